@@ -1,0 +1,1 @@
+"""The store between the two stages: cohorts, links, shards, checkpoints."""

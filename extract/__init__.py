@@ -1,0 +1,1 @@
+"""Stage one: sources to items to shards; each item is read and encoded once."""

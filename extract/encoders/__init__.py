@@ -1,0 +1,1 @@
+"""Encoders by name, and where their weights come from."""

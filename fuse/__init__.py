@@ -1,0 +1,1 @@
+"""Stage two: from a cache to a judged model."""

@@ -1,0 +1,1 @@
+"""Copulas, Gaussian-mixture marginals and their joint density: mathematics on tensors."""

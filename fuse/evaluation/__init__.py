@@ -1,0 +1,1 @@
+"""Metrics with intervals, evaluation of runs, the report."""

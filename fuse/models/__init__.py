@@ -1,0 +1,1 @@
+"""One interface for every fusion method, one file per method, a registry."""
