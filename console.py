@@ -1,0 +1,165 @@
+"""What the command line shows: bars and messages on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def set_up_logging(verbosity: int) -> None:
+    """Send the package's log to stderr.
+
+    Args:
+        verbosity: -1 errors only, 0 warnings, 1 information, 2 everything.
+    """
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("cm2")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level)
+
+
+class Bars:
+    """A `Progress` for people: a moving bar on a terminal, plain lines elsewhere.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    @contextmanager
+    def __call__(
+        self, description: str, total: int | None, unit: str = "items"
+    ) -> Iterator[Callable[[int], None]]:
+        """Open one bar."""
+        if self._quiet:
+            yield lambda done: None
+        elif sys.stderr.isatty():
+            with _moving_bar(description, total, unit) as advance:
+                yield advance
+        else:
+            with _plain_lines(description, total, unit) as advance:
+                yield advance
+
+
+@contextmanager
+def _moving_bar(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def _plain_lines(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    start = last = time.monotonic()
+    count = 0
+
+    def show(now: float) -> None:
+        rate = count / max(now - start, 1e-9)
+        of_total = "" if total is None else f"/{total:,}"
+        left = "" if total is None or not rate else f", {max(total - count, 0) / rate:.0f} s left"
+        print(
+            f"{description}: {count:,}{of_total} {unit}, {rate:,.1f}/s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def advance(done: int) -> None:
+        nonlocal count, last
+        count += done
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            show(now)
+
+    yield advance
+    print(
+        f"{description}: {count:,} {unit} in {time.monotonic() - start:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table in plain text; numbers to the right, text to the left.
+
+    Args:
+        header: Column titles.
+        rows: One sequence of cells per row; None shows as an empty cell.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
+        for i in range(len(header))
+    ]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = (
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(values, widths, numeric, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([line(header), rule, *(line(row) for row in cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def interval(metric: dict[str, float | None] | None) -> str:
+    """Write a metric with its interval as `0.812 [0.744, 0.871]`, or a dash where undefined.
+
+    Args:
+        metric: Keys `value`, `low`, `high`.
+    """
+    if metric is None or metric.get("value") is None:
+        return "–"
+    if metric.get("low") is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

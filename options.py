@@ -1,0 +1,163 @@
+"""Configuration models as command-line options, and option values as a checked configuration."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from .errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_ENVIRONMENT = {"data": "CM2_DATA", "cache": "CM2_CACHE"}
+
+
+def flag(field: str) -> str:
+    """Return the option of a configuration field: `lambda_cop` is `--lambda-cop`."""
+    return "--" + field.replace("_", "-")
+
+
+def parameters(model: type[BaseModel]) -> list[inspect.Parameter]:
+    """Describe every field of a model as an option for the command line.
+
+    An option that is not given is None, so that presets, files and defaults keep their order.
+
+    Args:
+        model: A configuration; each field carries its description.
+    """
+    import typer
+
+    result = []
+    for name, field in model.model_fields.items():
+        choice, kind = _shape(field.annotation)
+        declarations = [flag(name) if kind is not bool else f"{flag(name)}/--no-{flag(name)[2:]}"]
+        option = typer.Option(
+            None,
+            *declarations,
+            help=field.description,
+            metavar=choice,
+            show_default=_default(field) or False,
+            envvar=_ENVIRONMENT.get(name),
+        )
+        annotation: Any = list[str] if kind is list else (bool if kind is bool else str)
+        result.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation | None
+            )
+        )
+    return result
+
+
+def validated(model: type[Model], values: Mapping[str, object]) -> Model:
+    """Build a configuration from option values; those that are None count as not given.
+
+    Args:
+        model: The configuration to build.
+        values: Field name to value, text as typed; comma-separated lists are split.
+
+    Raises:
+        ConfigError: A name is unknown or a value impossible; the nearest name is offered.
+    """
+    given: dict[str, object] = {}
+    for name, value in values.items():
+        if value is None or value == []:
+            continue
+        if isinstance(value, list | tuple):
+            value = tuple(part for item in value for part in _split(str(item)))
+        given[name] = value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(_explain(model, error)) from None
+
+
+def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, object]:
+    """Read settings from a TOML file and from `name=value` texts; the texts win.
+
+    Args:
+        file: A TOML file of configuration fields, or None.
+        assignments: Texts of the form `name=value`; dashes in names count as underscores.
+
+    Raises:
+        ConfigError: The file is not TOML, or a text has no equals sign.
+    """
+    settings: dict[str, object] = {}
+    if file is not None:
+        try:
+            settings.update(tomllib.loads(file.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set expects NAME=VALUE, found {text!r}")
+        settings[name.strip().replace("-", "_")] = value.strip()
+    return settings
+
+
+def _split(text: str) -> list[str]:
+    # NAME=VALUE items stay whole: a path may hold a comma.
+    return [text] if "=" in text else [part for part in text.split(",") if part]
+
+
+def _shape(annotation: Any) -> tuple[str | None, type]:
+    """Return what stands behind an option in the help, and whether it is a list or a flag."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+        names = [_shape(part)[0] or "TEXT" for part in inner]
+        kinds = [_shape(part)[1] for part in inner]
+        return "|".join(dict.fromkeys(names)), kinds[0] if len(kinds) == 1 else str
+    if origin is typing.Literal:
+        return "|".join(str(value) for value in typing.get_args(annotation)), str
+    if origin in (tuple, list, frozenset):
+        inner_names = [_shape(part)[0] or "TEXT" for part in typing.get_args(annotation)[:1]]
+        return f"{inner_names[0]},…", list
+    names_of = {int: "INTEGER", float: "NUMBER", bool: None, str: "TEXT"}
+    if annotation is bool:
+        return None, bool
+    return names_of.get(annotation, "PATH"), str
+
+
+def _default(field: FieldInfo) -> str | None:
+    if field.is_required():
+        return None
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value == ():
+        return None
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        found = problem.get("input")
+        if problem["type"] == "extra_forbidden":
+            near = get_close_matches(name, model.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"Unknown option {name}{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{flag(name)} must be given")
+        elif problem["type"] == "literal_error":
+            choices = [c.strip("' ") for c in str(problem["ctx"]["expected"]).split(",")]
+            choices = [c.strip("' ") for part in choices for c in part.split("' or '")]
+            near = get_close_matches(str(found), choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"{flag(name)} must be one of {', '.join(choices)}, found {found!r}{hint}")
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            where = f"{flag(name)}: " if name else ""
+            lines.append(f"{where}{text} (found {found!r})" if name else text)
+    return "\n".join(lines)

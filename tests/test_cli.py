@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["demo", "doctor", "extract", "fuse", "evaluate", "compare", "predict", "report"]
+COMMANDS += ["inspect", "cache"]
+
+
+def cm2(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from cm2.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
+    probe = (
+        "import sys; sys.argv = ['cm2', '--help']\n"
+        "from cm2.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code in (0, None)\n"
+        "heavy = {'torch', 'polars', 'numpy', 'pydantic', 'pyarrow', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_without_importing_torch(command: str) -> None:
+    probe = (
+        f"import sys; sys.argv = ['cm2', {command!r}, '--help']\n"
+        "from cm2.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code in (0, None)\n"
+        "assert not {'torch', 'polars'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extrakt"], 2, "Did you mean 'extract'"),
+        (["extract", "--presett", "x"], 2, "--preset"),
+        (["extract", "--data", "x", "--preset", "refrence"], 2, "did you mean reference?"),
+        (["extract"], 2, "--data must be given"),
+        (["fuse", "--copula", "franc"], 2, "did you mean frank?"),
+        (["fuse", "--set", "lamda_cop=1"], 2, "did you mean lambda_cop?"),
+    ],
+)
+def test_a_usage_error_is_one_message_with_exit_code_2(
+    arguments: list[str], code: int, message: str
+) -> None:
+    done = cm2(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_source_folder_is_exit_code_3_and_writes_nothing(tmp_path: Path) -> None:
+    done = cm2("extract", "--data", str(tmp_path / "nowhere"), "--cache", str(tmp_path / "cache"))
+    assert done.returncode == 3
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_absent_cache_is_exit_code_3_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    done = cm2("fuse", "--cache", str(tmp_path / "none"), "--task", "ihm")
+    assert done.returncode == 3
+    assert "cm2 extract" in done.stderr
+
+
+def test_the_version_is_the_one_of_the_package() -> None:
+    import cm2 as package
+
+    done = cm2("--version")
+    assert done.stdout.strip() == package.__version__

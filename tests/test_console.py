@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from cm2.console import Bars, interval, table
+
+
+def test_a_table_aligns_numbers_right_and_text_left() -> None:
+    lines = table(["model", "n"], [["cm2", 5], ["concat", 12345]]).splitlines()
+    assert lines[0] == "model        n"
+    assert lines[2] == "cm2          5"
+    assert lines[3] == "concat  12,345"
+
+
+def test_an_undefined_metric_is_a_dash_and_never_a_number() -> None:
+    assert interval({"value": None, "low": None, "high": None}) == "–"
+    assert interval({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500 [0.250, 0.750]"
+
+
+def test_without_a_terminal_progress_is_plain_lines_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Bars()("films", 3, "films") as advance:
+        advance(3)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("films: 3 films in ")
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars(quiet=True)("films", 3) as advance:
+        advance(3)
+    assert capsys.readouterr() == ("", "")
