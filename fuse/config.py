@@ -1,0 +1,160 @@
+"""Every option of `cm2 fuse`: its default, its range, its meaning.
+
+The command line makes its options from this model (`lambda_cop` becomes `--lambda-cop`), a run
+stores it, and its values are a part of the run's identity. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import ConfigError
+
+MODELS = ("cm2", "concat", "single")
+"""Names of the built-in models; `fuse.models` maps them to classes."""
+
+COPULAS = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
+"""Names of the copula families; `fuse.copula` maps them to classes."""
+
+
+class FuseConfig(BaseModel):
+    """What is trained, on which rows, and how. Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    task: str = Field("ihm", description="Task of the cohort: `ihm`, `readm`, or one of your own.")
+    cohort: str = Field("default", description="Cohort of the cache.")
+    modalities: tuple[str, ...] = Field(
+        (), description="Modalities in order, NAME or NAME@SPACE; empty means all of the cohort."
+    )
+    rows: Literal["partial", "matched"] = Field(
+        "partial",
+        description="Stays used: with at least one modality, or only those with all of them.",
+    )
+    model: str = Field("cm2", description=f"Method: {', '.join(MODELS)}.")
+    copula: Literal["independence", "clayton", "frank", "gumbel", "gaussian", "student"] = Field(
+        "frank", description="Copula family that couples the modalities."
+    )
+    K: int = Field(3, ge=1, le=64, description="Mixture components of each modality's marginal.")
+    lambda_cop: float = Field(
+        1e-2,
+        ge=0,
+        description="Weight of the copula term: a mean over coordinates and over the stays with "
+        "two or more modalities.",
+    )
+    copula_dim: int = Field(
+        16, ge=0, description="Width of the whitened copula space; 0 is the whole embedding."
+    )
+    copula_params: Literal["shared", "per-dim"] = Field(
+        "shared", description="One dependence for all coordinates, or one for each."
+    )
+    align: Literal["copula", "none"] = Field(
+        "copula", description="What draws the modalities' embeddings together."
+    )
+    impute: Literal[
+        "skip",
+        "zero",
+        "mean",
+        "learned",
+        "marginal",
+        "conditional",
+        "conditional-median",
+        "conditional-mean",
+    ] = Field("zero", description="What stands in for an absent modality in the fusion.")
+    draws: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Seeded draws whose predictions are averaged when an imputation is random.",
+    )
+    fusion: Literal["lstm"] = Field("lstm", description="Head that reads the modality tokens.")
+    hidden: int = Field(
+        256, ge=1, description="Width of the series encoder and of every modality's embedding."
+    )
+    fusion_hidden: int = Field(512, ge=1, description="Width of the fusion head.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout after encoders and fusion.")
+    warmup: int = Field(
+        1,
+        ge=1,
+        description="Epochs of the task alone, before mixtures start from the data and the copula "
+        "term acts.",
+    )
+    epochs: int = Field(100, ge=1, description="Largest number of epochs.")
+    patience: int = Field(
+        15, ge=1, description="Epochs without a better validation AUROC before training ends."
+    )
+    batch_size: int = Field(64, ge=1, description="Stays per step.")
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="Optimiser.")
+    lr: float = Field(3e-4, gt=0, description="Learning rate.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
+    scheduler: Literal["none", "plateau"] = Field(
+        "none", description="`plateau` halves the rate after 10 epochs without a lower loss."
+    )
+    clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 switches clipping off.")
+    seed: int = Field(0, ge=0, description="Seed of every random stream.")
+    deterministic: bool = Field(
+        False, description="Refuse operations without a deterministic algorithm."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        if value not in MODELS:
+            raise ValueError(unknown("model", value, MODELS))
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [text.partition("@")[0] for text in value]
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"modalities must be distinct names, found {', '.join(value)!r}")
+        return value
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FuseConfig:
+        """Build a configuration from names and values.
+
+        Args:
+            options: Values by field name; missing ones take their default.
+
+        Raises:
+            ConfigError: An unknown name (the nearest one is named) or an impossible value.
+        """
+        for name in options:
+            if name not in cls.model_fields:
+                raise ConfigError(unknown("option", name, tuple(cls.model_fields)))
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            raise ConfigError("\n".join(_sentences(error))) from None
+
+
+def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    """Say that a name is not known, and which one was probably meant.
+
+    Args:
+        kind: What the name stands for.
+        name: What was found.
+        known: What is offered.
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in item["loc"][:1])
+        if item["type"] == "literal_error":
+            offered = get_args(FuseConfig.model_fields[name].annotation)
+            message = unknown(name, str(item["input"]), offered)
+        else:
+            message = item["msg"].removeprefix("Value error, ").removesuffix(".") + "."
+        lines.append(f"Option {name} = {item['input']!r}: {message}")
+    return lines

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from cm2.errors import ConfigError
+from cm2.fuse.config import COPULAS, FuseConfig
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'copula'"):
+        FuseConfig.of({"copla": "frank"})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"copula": "franc"}, "Did you mean 'frank'"),
+        ({"model": "concatt"}, "Did you mean 'concat'"),
+        ({"K": 0}, "Option K = 0"),
+        ({"dropout": 1.0}, "Option dropout"),
+        ({"modalities": ["ehr", "ehr@abc"]}, "distinct"),
+    ],
+)
+def test_an_impossible_value_is_one_clear_sentence(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        FuseConfig.of(options)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_has_a_meaning() -> None:
+    assert all(field.description for field in FuseConfig.model_fields.values())
+
+
+def test_the_names_of_the_copulas_agree() -> None:
+    assert get_args(FuseConfig.model_fields["copula"].annotation) == COPULAS
+
+
+def test_the_configuration_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, cm2.fuse.config;"
+        "bad = {'torch', 'polars', 'numpy', 'pyarrow'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
