@@ -10,15 +10,18 @@ COMMANDS = ["demo", "doctor", "extract", "fuse", "evaluate", "compare", "predict
 COMMANDS += ["inspect", "cache"]
 
 
-def cm2(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from cm2.cli import main; main()", *arguments],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        cwd=cwd,
         timeout=120,
     )
+
+
+def cm2(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return python("from cm2.cli import main; main()", *arguments)
 
 
 def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
