@@ -1,0 +1,8 @@
+"""A cohort: its stays and links, and each modality as arrays in the order of the stays."""
+
+from __future__ import annotations
+
+from .stays import Cohort, Links, write_cohort, write_links
+from .view import ModalityView, view
+
+__all__ = ["Cohort", "Links", "ModalityView", "view", "write_cohort", "write_links"]

@@ -1,0 +1,136 @@
+"""The stays of a cohort as arrays: one row per stay, absent ones zero."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import IntegrityError
+from .layout import extract_again
+from .reader import Store
+from .stays import Cohort
+
+_log = logging.getLogger("cm2.cache")
+
+
+@dataclass(frozen=True)
+class ModalityView:
+    """One modality of all N stays, in the order of stays.parquet.
+
+    Args:
+        name: Modality.
+        view: "series" or "vector".
+        values: [N, L, D] float32. Series: L = steps. Vector: L = items x parts, D = width.
+            Zero where `mask` is False.
+        mask: [N, L] bool, True for a real step or part.
+        has: [N] bool, True where the stay has at least one item.
+        columns: Names of the last axis, when they mean something.
+        space: Id of the space.
+        content: Fingerprint of the vectors that are linked.
+        links: Fingerprint of the links.
+    """
+
+    name: str
+    view: str
+    values: np.ndarray
+    mask: np.ndarray
+    has: np.ndarray
+    columns: tuple[str, ...]
+    space: str
+    content: str
+    links: str
+
+
+def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None) -> ModalityView:
+    """Load one modality of a cohort.
+
+    A stay with several items has them one after the other in time order. Steps of a series
+    follow each other without a gap, only the last item keeps its padding; of vectors every item
+    keeps all its parts. A linked item that was rejected counts as absent; so does one that a
+    store marked partial does not hold yet, which is logged.
+
+    Args:
+        cache: Folder of the cache.
+        cohort: The cohort.
+        modality: Name of the modality.
+        space_id: Id of the space; needed only when there are several stores.
+
+    Raises:
+        DataError, ConfigError: There is no store or no link table, or several stores.
+        IntegrityError: A file was altered, or a complete store lacks a linked item.
+    """
+    store = Store.open(cache, modality, space_id)
+    links = cohort.links(modality)
+    linked: list[list[str]] = [items or [] for items in links.table["items"].to_pylist()]
+    present = _present(store, linked, extract_again(cache, modality, cohort.name))
+    distinct = sorted({item for items in present for item in items})
+    values, mask = _items(store, distinct)
+    place = {item: row for row, item in enumerate(distinct)}
+    stacked, marks = _stack([[place[i] for i in items] for items in present], values, mask, store)
+    return ModalityView(
+        name=modality,
+        view=store.space.view,
+        values=stacked,
+        mask=marks,
+        has=np.array([bool(items) for items in present], dtype=bool),
+        columns=store.space.columns,
+        space=store.space.id,
+        content=store.content(distinct),
+        links=links.fingerprint,
+    )
+
+
+def _present(store: Store, linked: list[list[str]], remedy: str) -> list[list[str]]:
+    rejected = set(store.rejects["item_id"].to_pylist())
+    absent = {i for items in linked for i in items if not store.holds(i) and i not in rejected}
+    if absent and store.manifest["state"] == "complete":
+        raise IntegrityError(
+            f"{len(absent)} linked items are missing from {store.path}, the first is "
+            f"{min(absent)!r}. {remedy}"
+        )
+    if absent:
+        _log.warning(
+            "%s is partial: %d linked items are not encoded yet and count as absent. %s",
+            store.path,
+            len(absent),
+            remedy,
+        )
+    return [[item for item in items if store.holds(item)] for items in linked]
+
+
+def _items(store: Store, distinct: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Values [n, L, D] float32 and mask [n, L] of these items."""
+    arrays = store.read(distinct)
+    if not arrays:  # every item of the store was rejected
+        return np.zeros((0, 1, len(store.space.columns)), np.float32), np.zeros((0, 1), bool)
+    values = arrays["values"].astype(np.float32, copy=False)
+    if values.ndim == 2:
+        values = values[:, None, :]
+    mask = arrays.get("mask", np.ones(values.shape[:2], dtype=bool))
+    return values, mask
+
+
+def _stack(
+    places: list[list[int]], values: np.ndarray, mask: np.ndarray, store: Store
+) -> tuple[np.ndarray, np.ndarray]:
+    width = values.shape[1]
+    steps = np.full(len(mask), width)
+    if store.space.view == "series" and len(mask):
+        steps = width - np.argmax(mask[:, ::-1], axis=1)  # up to the last real step
+    longest = max((int(steps[rows[:-1]].sum()) + width for rows in places if rows), default=width)
+    out = np.zeros((len(places), longest, values.shape[2]), dtype=np.float32)
+    marks = np.zeros(out.shape[:2], dtype=bool)
+    rows = np.array([r for r, items in enumerate(places) if len(items) == 1], dtype=np.int64)
+    single = np.array([places[r][0] for r in rows], dtype=np.int64)
+    out[rows, :width] = values[single]
+    marks[rows, :width] = mask[single]
+    for row, items in enumerate(places):
+        begin = 0
+        for item in items if len(items) > 1 else ():
+            out[row, begin : begin + width] = values[item]
+            marks[row, begin : begin + width] = mask[item]
+            begin += steps[item]
+    return out, marks
