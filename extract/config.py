@@ -20,8 +20,8 @@ def _fraction(value: Any) -> Any:
 class ExtractConfig(BaseModel):
     """What stage one reads, which rules it follows and where it stores the result.
 
-    `cohort`, `dataset`, `splits`, `split_seed` and `readm_rule` shape the table of stays, which is
-    written once per cohort name; the other fields shape the stores.
+    `cohort`, `dataset`, `splits`, `split_seed`, `readm_rule` and `death_rule` shape the table of
+    stays, which is written once per cohort name; the other fields shape the stores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -56,6 +56,12 @@ class ExtractConfig(BaseModel):
         description="What counts as a readmission within 30 days: icu, the patient's next eligible "
         "ICU admission (the published rule), or hospital, any next hospital admission.",
     )
+    death_rule: Literal["deathtime", "dod"] = Field(
+        "deathtime",
+        description="What counts as death in hospital: deathtime, the admission's time of death or "
+        "its flag, or dod, date or time of death between admission and discharge (the published "
+        "rule, which also counts deaths later on the day of discharge).",
+    )
     encoder: str | None = Field(
         None, description="Encoder of films or reports by name; by default the one of the paper."
     )
@@ -75,9 +81,9 @@ class ExtractConfig(BaseModel):
     until_hours: float = Field(
         48.0,
         gt=0,
-        le=240,
+        le=48,
         allow_inf_nan=False,
-        description="Prediction time in hours after ICU entry; nothing later is read.",
+        description="End of the series in hours after ICU entry; at most 48, the prediction time.",
     )
     max_reject: float = Field(
         0.001,

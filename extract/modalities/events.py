@@ -1,0 +1,289 @@
+"""Cleaned measurements of the kept stays in long form, kept in the cache.
+
+One streaming pass over the chart and laboratory tables; any grid is then made in seconds from
+`events/<fingerprint>.parquet` (stay_id, hours, variable, value).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ...cache import atomic, layout
+from ...cache.fingerprint import fingerprint
+from ...errors import DataError, IntegrityError
+from ..sources import Source
+from ..sources.catalogue import Preset, items, variables
+from ..sources.source import EventTable
+from ..sources.tables import Kind, collect, parsed, unreadable
+from .cleaning import clean, reference_rank
+
+logger = logging.getLogger("cm2.extract.events")
+
+PREDICTION_HOURS = 48
+RULES_VERSION = 1
+_REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
+_COMA = ("eye opening", "motor response", "verbal response", "total")
+
+
+def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.DataFrame:
+    """Return the measurements of the first 48 h, from the cache when they are there.
+
+    Args:
+        source: Where the tables are.
+        kept: Stays that survived selection: stay_id, subject_id, hadm_id, intime, outtime.
+        cache: Cache folder.
+        preset: Which item map and cleaning rules.
+
+    Returns:
+        stay_id, hours (0 to 48, from ICU entry), variable (position in the catalogue, uint8),
+        value (float64; for the reference a coma-scale text is its place among the columns);
+        one row per stay, time and variable, sorted.
+
+    Raises:
+        DataError: A table is missing or damaged.
+        SchemaError: A column is missing or an id or time cannot be read.
+    """
+    kept = kept.select("stay_id", "subject_id", "hadm_id", "intime", "outtime").sort("stay_id")
+    name = fingerprint(_identity(source, kept, preset))
+    path = cache / layout.EVENTS / f"{name[:12]}.parquet"
+    record = path.with_suffix(".json")
+    found = _read(path, record)
+    if found is None:
+        found, counts = measure(source, kept, preset)
+        named = found.with_columns(
+            pl.col("variable").replace_strict(
+                list(range(len(variables()))),
+                [v.name for v in variables()],
+                return_dtype=pl.Enum([v.name for v in variables()]),
+            )
+        )
+        digest = atomic.write_parquet(path, named.to_arrow())
+        content = {"preset": preset, "rows": found.height, "counts": counts, "parquet": digest}
+        atomic.write_json(record, content)
+    return found
+
+
+def provenance(source: Source) -> list[dict[str, object]]:
+    """Return the inventory of the tables that measurements come from."""
+    return [event.table.inventory() for event in source.events]
+
+
+def _identity(source: Source, kept: pl.DataFrame, preset: Preset) -> dict[str, object]:
+    systems = [system for event in source.events for system in event.systems]
+    return {
+        "schema": layout.SCHEMA_VERSION,
+        "rules": RULES_VERSION,
+        "preset": preset,
+        "dataset": source.dataset,
+        "tables": provenance(source),
+        "items": [
+            [item.source, item.itemid, item.variable, item.unit, item.label]
+            for item in items(systems, preset)
+        ],
+        "variables": [
+            [v.name, v.normal, v.low, v.valid_low, v.valid_high, v.high, sorted(v.texts.items())]
+            for v in variables()
+        ],
+        "stays": [[*row[:3], *map(str, row[3:])] for row in kept.iter_rows()],
+    }
+
+
+def _read(path: Path, record: Path) -> pl.DataFrame | None:
+    """Read committed measurements; None when there are none or they are damaged."""
+    if not record.is_file() or not path.is_file():
+        return None
+    try:
+        digest = atomic.read_json(record, _REMEDY)["parquet"]
+        table = atomic.read_parquet(path, digest, _REMEDY)
+    except IntegrityError as error:
+        logger.warning("%s Reading the source tables anew.", error)
+        return None
+    position = {v.name: i for i, v in enumerate(variables())}
+    frame = pl.DataFrame(pl.from_arrow(table))
+    return frame.with_columns(
+        pl.col("variable")
+        .cast(pl.String)
+        .replace_strict(list(position), list(position.values()), return_dtype=pl.UInt8)
+    )
+
+
+def measure(
+    source: Source, kept: pl.DataFrame, preset: Preset
+) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+    """Read, assign, clean and deduplicate measurements; see `load` for the columns.
+
+    Args:
+        source: Where the tables are.
+        kept: stay_id, subject_id, hadm_id, intime, outtime.
+        preset: Which item map and cleaning rules.
+
+    Returns:
+        The measurements, and per variable how many rows were charted, readable and kept.
+    """
+    parts = [_scan(source, event, kept, preset) for event in source.events]
+    found = pl.concat(parts)
+    if found.is_empty():
+        raise DataError(
+            f"{source.root}: none of the {kept.height} stays has a row of the item map in "
+            f"{', '.join(str(event.table.path.name) for event in source.events)}. Do the tables "
+            "belong to one release?"
+        )
+    charted = _count(found)
+    found = found.drop_nulls("value")
+    readable = _count(found)
+    found = found.group_by("stay_id", "seconds", "variable").agg(pl.col("value").max())
+    found = _coma_total(found) if preset == "corrected" else _reference_places(found)
+    counts = {
+        variable.name: {
+            "charted": charted.get(i, 0),
+            "readable": readable.get(i, 0),
+            "kept": kept_rows.get(i, 0),
+        }
+        for kept_rows in [_count(found)]
+        for i, variable in enumerate(variables())
+    }
+    found = found.with_columns(hours=pl.col("seconds") / 3600)
+    return (
+        found.select("stay_id", "hours", "variable", "value").sort("stay_id", "hours", "variable"),
+        counts,
+    )
+
+
+def _count(found: pl.DataFrame) -> dict[int, int]:
+    return dict(found.group_by("variable").len().iter_rows())
+
+
+def _scan(source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset) -> pl.DataFrame:
+    """Stream one table: stay_id, seconds, variable, value (null where not readable).
+
+    A row belongs to the kept stay of its admission unless it names another stay; rows without an
+    admission belong to none. In the reference it is also lent to every kept stay of the patient
+    whose time in the unit holds it.
+    """
+    kinds: dict[str, Kind] = {"subject_id": "id", "hadm_id": "id", "itemid": "id"}
+    kinds["charttime"] = "time"
+    if event.stay is not None:
+        kinds[event.stay] = "id"
+    texts = ["value", "valuenum", "valueuom"]
+    drop_errors = event.error is not None and preset == "corrected"
+    if drop_errors and event.error is not None:
+        texts.append(event.error)
+    catalogue = items(event.systems, preset)
+    item_map = pl.LazyFrame(
+        {
+            "itemid": [item.itemid for item in catalogue],
+            "variable": [item.variable for item in catalogue],
+            "unit": [item.unit for item in catalogue],
+            "label": [item.label for item in catalogue],
+        },
+        schema={
+            "itemid": pl.Int64,
+            "variable": pl.UInt8,
+            "unit": pl.String,
+            "label": pl.String,
+        },
+    )
+    wanted = parsed("itemid", "id").is_in([item.itemid for item in catalogue])
+    bad = pl.any_horizontal(
+        [
+            pl.when(wanted | (column == "itemid")).then(unreadable(column, kind))
+            for column, kind in kinds.items()
+        ]
+    ).fill_null(value=False)
+    rows = (
+        event.table.scan([*kinds, *texts])
+        .filter(wanted | unreadable("itemid", "id"))
+        .with_columns(bad=bad)
+        .with_columns(parsed(column, kind).alias(column) for column, kind in kinds.items())
+    )
+    if event.stay is not None:
+        rows = rows.rename({event.stay: "charted_stay"} if event.stay != "charted_stay" else {})
+    else:
+        rows = rows.with_columns(charted_stay=pl.lit(None, dtype=pl.Int64))
+    if drop_errors and event.error is not None:
+        rows = rows.filter((pl.col(event.error).fill_null("0") != "1") | pl.col("bad"))
+    if source.dataset == "mimic4" and preset == "reference":
+        rows = rows.with_columns(valueuom=pl.lit(None, dtype=pl.String))
+    rows = _assign(rows, kept, preset)
+    seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
+    rows = (
+        rows.with_columns(seconds=seconds)
+        .filter(pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) | pl.col("bad"))
+        .filter(pl.col("value").is_not_null() | pl.col("bad"))
+        .join(item_map, on="itemid", how="left")
+        .select(
+            "stay_id",
+            pl.col("seconds").cast(pl.Int32),
+            "variable",
+            clean(preset).alias("value"),
+            "bad",
+        )
+    )
+    found = collect(rows, event.table)
+    if found["bad"].any():
+        raise _first_bad(event, kinds)
+    return found.drop("bad")
+
+
+def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, preset: Preset) -> pl.LazyFrame:
+    """Give each row its stay: adds stay_id and intime; rows of no stay go, bad rows remain."""
+    owners = kept.lazy().select("hadm_id", "stay_id", "intime")
+    owned = rows.join(owners, on="hadm_id", how="left").filter(
+        (
+            pl.col("stay_id").is_not_null()
+            & (pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id")))
+        )
+        | pl.col("bad")
+    )
+    if preset == "corrected":
+        return owned
+    stays = kept.lazy().rename({"stay_id": "other_stay", "intime": "other_intime"}).drop("hadm_id")
+    lent = pl.col("charttime").is_between(pl.col("other_intime"), pl.col("outtime"))
+    return (
+        owned.join(stays, on="subject_id", how="left")
+        .filter(pl.col("stay_id").eq(pl.col("other_stay")) | lent | pl.col("bad"))
+        .with_columns(stay_id="other_stay", intime="other_intime")
+    )
+
+
+def _first_bad(event: EventTable, kinds: dict[str, Kind]) -> Exception:
+    for column, kind in kinds.items():
+        test: pl.LazyFrame = event.table.scan([column]).select(unreadable(column, kind).any())
+        if collect(test, event.table).item():
+            return event.table.refusal(column, kind)
+    return DataError(f"{event.table.path}: a row cannot be read.")
+
+
+def _coma_total(found: pl.DataFrame) -> pl.DataFrame:
+    """Add the coma-scale total where its three parts are charted at one time and it is not."""
+    eye, motor, verbal, total = (
+        next(i for i, v in enumerate(variables()) if v.name.endswith(part)) for part in _COMA
+    )
+    parts = found.filter(pl.col("variable").is_in([eye, motor, verbal]))
+    sums = (
+        parts.group_by("stay_id", "seconds")
+        .agg(pl.col("value").sum(), parts=pl.len())
+        .filter(pl.col("parts") == 3)
+        .join(found.filter(pl.col("variable") == total), on=["stay_id", "seconds"], how="anti")
+        .select("stay_id", "seconds", pl.lit(total, dtype=pl.UInt8).alias("variable"), "value")
+    )
+    return pl.concat([found, sums])
+
+
+def _reference_places(found: pl.DataFrame) -> pl.DataFrame:
+    """Replace the rank of a coma-scale text by its place among the reference's columns."""
+    value: Any = pl.col("value")
+    for i, variable in enumerate(variables()):
+        if variable.name.startswith("Glasgow"):
+            places = reference_rank(variable)
+            ranks = [float(rank) for rank in range(len(places))]
+            place = pl.col("value").replace_strict(ranks, places, default=None)
+            value = pl.when(pl.col("variable") == i).then(place).otherwise(value)
+    return found.with_columns(value=value)
+
+
+__all__ = ["PREDICTION_HOURS", "load", "measure", "provenance"]
