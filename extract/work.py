@@ -43,10 +43,11 @@ class Plan:
         rules: How items were chosen; stands beside the links and enters their fingerprint.
         provenance: Recorded, never part of an identity.
         encode: Pure function from items to a shard; rejects inside, never an exception for one bad
-            item. A fact named `absent` (a reason code, else null) marks an item that was read well
-            and holds nothing: its stay does not have the modality.
+            item.
         shard_items: Items per shard; at most so many are lost when a run is killed.
         blank: The encoder's output on an empty input; None where that has no meaning.
+        absences: Classes of rejects that are honest absence: the item was read well and holds
+            nothing. Class -> reason code of the link; they never count as rejects.
         files: Source files beyond the tables; a finished extraction looks at their size and time
             before it believes that nothing has changed.
         note: One line for people about the weights; empty when there are none.
@@ -60,5 +61,6 @@ class Plan:
     encode: Callable[[Sequence[Work]], EncodedShard]
     shard_items: int
     blank: Callable[[], Mapping[str, np.ndarray]] | None = None
+    absences: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[Path] = ()
     note: str = ""

@@ -1,0 +1,205 @@
+"""Where the weights of an encoder come from: a file that the user names, or a recorded seed.
+
+Weights are named, never guessed, never fetched, and never unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ConfigError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_RANDOM = "random:"
+_SHOWN_KEYS = 5
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What `--weights` says for one modality: a seed, or a file or folder.
+
+    Args:
+        modality: The modality whose encoder takes them.
+        seed: Start from this seed; None when `path` is given.
+        path: A .safetensors file, or a folder with config.json and model.safetensors.
+    """
+
+    modality: str
+    seed: int | None = None
+    path: Path | None = None
+
+    @property
+    def note(self) -> str:
+        """One line for tables and reports, without the folder."""
+        return f"{_RANDOM}{self.seed}" if self.path is None else self.path.name
+
+    @property
+    def random(self) -> bool:
+        """Whether nothing was learnt."""
+        return self.path is None
+
+    def file(self) -> Path:
+        """The .safetensors file itself.
+
+        Raises:
+            ConfigError: It does not exist.
+            UnsupportedError: It is of another kind; pickled weights are never opened.
+        """
+        if self.path is None:
+            raise ConfigError(f"{self.modality}: {self.note} names no file of weights")
+        file = self.path / "model.safetensors" if self.path.is_dir() else self.path
+        if not file.is_file():
+            raise ConfigError(
+                f"{self.modality}: expected a .safetensors file or a folder with config.json and "
+                f"model.safetensors at {self.path}, found "
+                + ("no such file or folder" if file == self.path else f"no {file.name} in it")
+            )
+        if file.suffix != ".safetensors":
+            raise UnsupportedError(
+                f"{file}: expected weights as .safetensors, found {file.suffix or 'no ending'}. "
+                "Pickled weights (.pt, .pth, .bin) can run code when opened and are never read; "
+                "convert them once with safetensors.torch.save_file."
+            )
+        return file
+
+
+def choose(
+    given: Sequence[str], modality: str, encoded: Sequence[str], *, synthetic: bool
+) -> Weights:
+    """Find the weights for one modality among the values of `--weights`.
+
+    Args:
+        given: `[MODALITY=]PATH` or `[MODALITY=]random:SEED`, as the user wrote them.
+        modality: The modality to encode.
+        encoded: All modalities of this call that have an encoder.
+        synthetic: Whether the data are the synthetic demo, the only ones that need no weights.
+
+    Raises:
+        ConfigError: None given for real data, two given, a name without an encoder, no such path.
+    """
+    named: dict[str, list[str]] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if equals and "/" not in name and not Path(word).exists():
+            named.setdefault(name, []).append(value)
+        else:
+            named.setdefault("", []).append(word)
+    unknown = sorted(set(named) - {*encoded, ""})
+    if unknown:
+        raise ConfigError(
+            f"--weights {unknown[0]}=…: no encoder of that name in this call; expected one of "
+            f"{', '.join(encoded)}"
+        )
+    plain = named.get("", [])
+    values = named.get(modality) or plain
+    if not values:
+        if synthetic:
+            return Weights(modality, seed=0)
+        raise ConfigError(
+            f"{modality}: its encoder has no weights. Give --weights {modality}=PATH (a "
+            f".safetensors file, or a folder with config.json and model.safetensors), or "
+            f"--weights {modality}=random:0 to say that it shall know nothing."
+        )
+    if len(values) > 1:
+        raise ConfigError(f"--weights: {len(values)} values for {modality}; expected one")
+    value = values[0]
+    if value.startswith(_RANDOM):
+        digits = value.removeprefix(_RANDOM)
+        if not digits.isdecimal():
+            raise ConfigError(f"--weights {value}: expected random:SEED with a whole number")
+        return Weights(modality, seed=int(digits))
+    if values is plain and len(encoded) > 1:
+        raise ConfigError(
+            f"--weights {value}: {len(encoded)} modalities have an encoder in this call; write "
+            + " or ".join(f"{name}={value}" for name in encoded)
+        )
+    weights = Weights(modality, path=Path(value).expanduser())
+    weights.file()
+    return weights
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with torch's CPU generator at `seed`, and put it back afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file.
+
+    Raises:
+        ConfigError: It is damaged, or holds NaN or infinity.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(
+            f"{path}: not a readable .safetensors file. Download or convert it again."
+        ) from error
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConfigError(f"{path}: the tensor {name} holds NaN or infinity")
+    return state
+
+
+def assign(module: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str], what: str) -> None:
+    """Load weights whose names and shapes fit exactly.
+
+    Args:
+        module: The encoder without its classifier.
+        state: Weights by name.
+        heads: Prefixes of weights that belong to a classifier or another head, and are left out.
+        what: File and architecture, for the message.
+
+    Raises:
+        ConfigError: Weights are missing, left over, or of another shape; the message lists them.
+    """
+    wanted = module.state_dict()
+    found = {name: t for name, t in state.items() if not name.startswith(tuple(heads))}
+    optional = {name for name in wanted if name.endswith(("num_batches_tracked", "position_ids"))}
+    problems = {
+        "missing": sorted(set(wanted) - set(found) - optional),
+        "left over": sorted(set(found) - set(wanted)),
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in sorted(set(wanted) & set(found))
+            if found[name].shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:_SHOWN_KEYS])}"
+            + (", …)" if len(names) > _SHOWN_KEYS else ")")
+            for kind, names in problems.items()
+            if names
+        ]
+        raise ConfigError(
+            f"{what}: the weights do not fit: {'; '.join(parts)}. Are they of another encoder?"
+        )
+    module.load_state_dict({**{name: wanted[name] for name in optional}, **found})
+
+
+__all__ = ["Weights", "assign", "choose", "read_state", "seeded", "state_sha256"]
