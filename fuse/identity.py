@@ -1,0 +1,140 @@
+"""What makes a run the run it is: its resolved configuration and the data it sees.
+
+Never the device, the number of workers, or a path. Nothing here imports torch, so that a finished
+run is recognised at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache.cohort import Cohort
+from ..cache.fingerprint import fingerprint
+from ..cache.store import Store
+from ..errors import ConfigError, DataError, UnsupportedError
+from .config import FuseConfig, unknown
+
+NUMERICS_VERSION = 1
+"""Raised by hand whenever the same configuration and data would give other numbers."""
+
+_ORDER = ("ehr", "cxr", "report", "note", "static")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A run before it exists.
+
+    Attributes:
+        config: The configuration with its modalities resolved to NAME@SPACE.
+        record: Everything that enters the identity, as JSON.
+        spaces: By modality, what its vectors are: encoder, weights, preprocessing.
+        cohort: The opened cohort.
+    """
+
+    config: FuseConfig
+    record: dict[str, Any]
+    spaces: dict[str, dict[str, Any]]
+    cohort: Cohort
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits; the first 12 name the run."""
+        return fingerprint(self.record)
+
+    @property
+    def name(self) -> str:
+        """Folder of the run below `CACHE/runs`."""
+        modalities = "+".join(modality_names(self.config))
+        return f"{self.config.model}-{self.config.task}-{modalities}"[:80] + f"-{self.digest[:12]}"
+
+
+def modality_names(config: FuseConfig) -> tuple[str, ...]:
+    """Modalities of a configuration without their spaces."""
+    return tuple(text.partition("@")[0] for text in config.modalities)
+
+
+def identify(config: FuseConfig, cache: Path) -> Identity:
+    """Resolve a configuration against a cache.
+
+    Args:
+        config: What is to be trained.
+        cache: The cache.
+
+    Raises:
+        ConfigError: Unknown task or modality, or an ambiguous store.
+        DataError: The cache has no such cohort, or a modality of it was not extracted.
+        IntegrityError: A file of the cache is not what was written.
+    """
+    cohort = Cohort.open(cache, config.cohort)
+    if config.task not in cohort.tasks:
+        raise ConfigError(unknown("task", config.task, tuple(cohort.tasks)))
+    if f"y_{config.task}" not in cohort.stays.column_names:
+        raise UnsupportedError(
+            f"Task {config.task!r} has several labels; training needs one binary target in the "
+            f"column y_{config.task}."
+        )
+    wanted = config.modalities or tuple(sorted(cohort.modalities, key=_rank))
+    if not wanted:
+        raise DataError(
+            f"The cohort {config.cohort!r} of {cache} links no modality yet. "
+            f"Run `cm2 extract --modality ehr --cache {cache}` first."
+        )
+    resolved, inputs, spaces = [], {}, {}
+    for text in wanted:
+        name, _, space_id = text.partition("@")
+        if name not in cohort.modalities:
+            raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
+        store = Store.open(cache, name, space_id or None)
+        links = cohort.links(name)
+        linked = {item for row in links.table["items"].to_pylist() for item in row or ()}
+        items = sorted(item for item in linked if store.holds(item))  # the others were rejected
+        inputs[name] = {
+            "space": store.space.id,
+            "content": store.content(items),
+            "links": links.fingerprint,
+        }
+        spaces[name] = {"view": store.space.view, **store.space.parts}
+        resolved.append(f"{name}@{store.space.id}")
+    config = config.model_copy(update={"modalities": tuple(resolved)})
+    record = {
+        "numerics": NUMERICS_VERSION,
+        "config": config.model_dump(mode="json"),
+        "cohort": cohort.fingerprint,
+        "modalities": inputs,
+    }
+    return Identity(config, record, spaces, cohort)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """List where two identity records differ.
+
+    Args:
+        ours: The record asked for.
+        theirs: The record found.
+
+    Returns:
+        Lines ``name: found -> asked``.
+    """
+    left, right = _flat(theirs), _flat(ours)
+    return [
+        f"{name}: {left.get(name, 'absent')} -> {right.get(name, 'absent')}"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    ]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{name}."))
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)

@@ -1,0 +1,188 @@
+"""Predictions of a trained run, on its own cache or another one with the same spaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..cache import atomic, checkpoint
+from ..cache.cohort import Cohort
+from ..errors import ConfigError, DataError, LeakageError
+from .config import FuseConfig, unknown
+from .data import FusionData, Rows, load
+from .models import MODELS
+from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
+from .random import key
+from .rundir import BEST, RunDir
+
+SUBJECTS = "data.training_subjects"
+SPLITS = ("train", "val", "test", "all")
+
+
+def build(specs: tuple[ModalitySpec, ...], config: FuseConfig) -> FusionModel:
+    """Make an untrained model from the seed of its configuration.
+
+    Args:
+        specs: The modalities.
+        config: Names the method and its options.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "init") >> 1)
+        return MODELS[config.model](specs, config)
+
+
+def subject_keys(data: FusionData, rows: Rows) -> Tensor:
+    """Hash the patients of some rows, sorted and unique."""
+    subjects = {data.columns["subject_id"][i] for i in rows}
+    keys = sorted(key("subject", data.dataset, subject) >> 1 for subject in subjects)
+    return torch.tensor(keys, dtype=torch.int64)
+
+
+def load_model(run: RunDir) -> tuple[FusionModel, Tensor]:
+    """Read the model of a finished run.
+
+    Returns:
+        The model with the weights and buffers of its best epoch, and the keys of the patients it
+        was trained on.
+
+    Raises:
+        IntegrityError: The checkpoint is not what was written.
+    """
+    run.require_finished()
+    remedy = f"Remove {run.path} and give its `cm2 fuse` command again."
+    tensors, meta = checkpoint.load(run.path / BEST, remedy)
+    subjects = tensors.pop(SUBJECTS)
+    specs = tuple(
+        ModalitySpec(s["name"], s["view"], s["width"], tuple(s["columns"])) for s in meta["specs"]
+    )
+    model = build(specs, run.config)
+    model.load_state_dict(tensors)
+    return model, subjects
+
+
+@torch.no_grad()
+def forward(model: FusionModel, data: FusionData, rows: Rows) -> list[FusionOutput]:
+    """Run a model over rows without dropout; random imputations use seeded draws.
+
+    Args:
+        model: The model.
+        data: The data.
+        rows: Positions.
+    """
+    config = model.config
+    batches = data.batches(rows, noise=model.noise(training=False), seed=config.seed)
+    hyper = Hyper.of(config)
+    return [model(batch, hyper) for batch in batches]
+
+
+def probabilities(outputs: list[FusionOutput]) -> NDArray[np.float64]:
+    """Probabilities of the target, shape ``(N,)``."""
+    logits = torch.cat([output.logits for output in outputs])[:, 0]
+    p: NDArray[np.float64] = logits.double().sigmoid().numpy()
+    return p
+
+
+def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
+    """Predict the stays of a cache.
+
+    Args:
+        run: A finished run.
+        cache: A cache with the same spaces and a cohort of the same name; the run's own or, for
+            external validation, another one.
+        split: `train`, `val`, `test` or `all`; stays with unknown target are included, y null.
+
+    Returns:
+        Columns run, seed, fold, stay_id, subject_id, split, task, target, y, p, pattern.
+
+    Raises:
+        ConfigError: An unknown split, or the run is not finished.
+        DataError: The cache lacks a modality, or there is no such stay.
+        LeakageError: A patient of `val` or `test` was seen in training.
+    """
+    if split not in SPLITS:
+        raise ConfigError(unknown("split", split, SPLITS))
+    model, subjects = load_model(run)
+    cohort = Cohort.open(cache, run.config.cohort)
+    if run.config.task not in cohort.tasks:
+        raise ConfigError(unknown("task", run.config.task, tuple(cohort.tasks)))
+    data = load(cache, run.config, cohort)
+    rows = data.rows(split, labelled=False)
+    if not len(rows):
+        raise DataError(
+            f"{cache} has no {split} stay for task {run.config.task!r} with one of the modalities "
+            f"{', '.join(spec.name for spec in model.specs)}."
+        )
+    if data.specs != model.specs:
+        raise DataError(
+            f"The run was trained on {model.specs}, the cache holds {data.specs}. "
+            "Extract with the options of the run's cache."
+        )
+    judged = np.array([i for i in rows if data.columns["split"][i] != "train"], dtype=np.int64)
+    seen = torch.isin(subject_keys(data, judged), subjects).sum().item()
+    if seen:
+        raise LeakageError(
+            f"{seen} patients outside the training split of {cache} were seen in the training of "
+            f"{run.path}. Predict with the splits of the run's own cohort."
+        )
+    return table(run, data, rows, probabilities(forward(model, data, rows)))
+
+
+def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> pa.Table:
+    """Put predictions into the long form that evaluation reads.
+
+    Args:
+        run: Names the run.
+        data: The data.
+        rows: Positions of the predictions.
+        p: Probabilities, ``(N,)``.
+    """
+    y = data.whole.y[torch.from_numpy(rows), 0].tolist()
+    n = len(rows)
+    task = run.config.task
+
+    def column(name: str) -> list[Any]:
+        return [data.columns[name][i] for i in rows]
+
+    return pa.table(
+        {
+            "run": pa.array([run.path.name] * n, pa.string()),
+            "seed": pa.array([run.config.seed] * n, pa.int64()),
+            "fold": pa.array([None] * n, pa.int64()),
+            "stay_id": column("stay_id"),
+            "subject_id": column("subject_id"),
+            "split": pa.array(column("split"), pa.string()),
+            "task": pa.array([task] * n, pa.string()),
+            "target": pa.array([task] * n, pa.string()),
+            "y": pa.array([None if value != value else int(value) for value in y], pa.int8()),
+            "p": pa.array(p, pa.float64()),
+            "pattern": pa.array(data.patterns(rows), pa.string()),
+        }
+    )
+
+
+def write_predictions(predictions: pa.Table, path: Path) -> None:
+    """Write predictions for other programs.
+
+    Args:
+        predictions: As `predict` returns them.
+        path: Ends with `.parquet` or `.csv`.
+
+    Raises:
+        ConfigError: Another ending.
+    """
+    if path.suffix == ".parquet":
+        atomic.write_parquet(path, predictions)
+    elif path.suffix == ".csv":
+        from pyarrow import csv
+
+        sink = pa.BufferOutputStream()
+        csv.write_csv(predictions, sink)
+        atomic.write_bytes(path, sink.getvalue().to_pybytes())
+    else:
+        raise ConfigError(f"Expected a name ending with .parquet or .csv, found {path.name!r}.")

@@ -1,0 +1,47 @@
+"""Concatenation: absent modalities are zeros, and availability bits say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FuseConfig
+from .encoders import Encoders
+from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
+from .layers import Dropout
+from .task import binary
+
+
+class Concat(FusionModel):
+    """Embeddings and availability bits side by side, one hidden layer, one linear map.
+
+    The neighbour that any other fusion has to beat.
+    """
+
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
+        super().__init__(specs, config)
+        self.encoders = Encoders(self.specs, config.hidden)
+        width = len(self.specs) * (config.hidden + 1)
+        self.layer = nn.Linear(width, config.fusion_hidden)
+        self.dropout = Dropout()
+        self.linear = nn.Linear(config.fusion_hidden, 1)
+
+    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
+        """Dropout after the encoders and the hidden layer."""
+        head = {"dropout.head": (self.config.fusion_hidden,)} if training else {}
+        return self.encoders.noise(training) | head
+
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit the normalisers."""
+        self.encoders.start(batches)
+
+    def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        """Predict and judge a batch."""
+        z = self.encoders(batch, hyper.dropout)
+        joined = torch.cat([z.flatten(1), batch.available.to(z.dtype)], -1)
+        hidden = self.layer(joined).relu()
+        hidden = self.dropout(hidden, hyper.dropout, batch.noise.get("dropout.head"))
+        logits: Tensor = self.linear(hidden)
+        return FusionOutput(logits, z, {"task": binary(logits, batch.y)}, {})

@@ -1,0 +1,104 @@
+"""From the values of each modality to one embedding per stay and modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .interface import FusionBatch, ModalitySpec
+from .layers import LSTM, Dropout, Normaliser, masked_mean
+
+
+class SeriesEncoder(nn.Module):
+    """Last state of a 2-layer LSTM over the standardised series.
+
+    Args:
+        width: Columns of the series.
+        size: Width D of the embedding.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.normaliser = Normaliser(width)
+        self.lstm = LSTM(width, size)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode ``(B, L, width)`` with real steps ``(B, L)`` into ``(B, D)``."""
+        last: Tensor = self.lstm(self.normaliser(x, mask), mask)[1]
+        return last
+
+
+class VectorEncoder(nn.Module):
+    """Linear projection of the mean over the standardised parts.
+
+    Args:
+        width: Length of a part.
+        size: Width D of the embedding.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.normaliser = Normaliser(width)
+        self.projection = nn.Linear(width, size)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode ``(B, L, width)`` with real parts ``(B, L)`` into ``(B, D)``."""
+        embedding: Tensor = self.projection(masked_mean(self.normaliser(x, mask), mask))
+        return embedding
+
+
+ENCODERS: dict[str, type[SeriesEncoder | VectorEncoder]] = {
+    "series": SeriesEncoder,
+    "vector": VectorEncoder,
+}
+
+
+class Encoders(nn.Module):
+    """One encoder per modality, and what an absent modality must not leak.
+
+    Args:
+        specs: The modalities.
+        size: Width D of the embeddings.
+    """
+
+    def __init__(self, specs: Sequence[ModalitySpec], size: int) -> None:
+        super().__init__()
+        self.names = tuple(spec.name for spec in specs)
+        self.size = size
+        self.dropout = Dropout()
+        # ModuleDict refuses names with dots and those of its own methods
+        self.parts = nn.ModuleList(ENCODERS[spec.view](spec.width, size) for spec in specs)
+
+    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
+        """Name the dropout noise of every modality; see `FusionModel.noise`."""
+        return {f"dropout.{name}": (self.size,) for name in self.names} if training else {}
+
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit every normaliser to the training rows that have the modality."""
+        batches = list(batches)
+        for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
+            assert isinstance(part, SeriesEncoder | VectorEncoder)
+            part.normaliser.start((batch.x[name], _real(batch, name, m)) for batch in batches)
+
+    def forward(self, batch: FusionBatch, dropout: Tensor) -> Tensor:
+        """Embed every modality.
+
+        Args:
+            batch: The stays.
+            dropout: Probability, scalar; acts where the batch has noise for it.
+
+        Returns:
+            ``(B, M, D)``, zero where the modality is absent.
+        """
+        embeddings = []
+        for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
+            z = part(batch.x[name], _real(batch, name, m))
+            embeddings.append(self.dropout(z, dropout, batch.noise.get(f"dropout.{name}")))
+        z = torch.stack(embeddings, 1)
+        return torch.where(batch.available.unsqueeze(-1), z, 0.0)
+
+
+def _real(batch: FusionBatch, name: str, m: int) -> Tensor:
+    return batch.mask[name] & batch.available[:, m : m + 1]

@@ -1,0 +1,195 @@
+"""What the trainer and every method agree on.
+
+A batch carries its own random numbers, a model returns losses per row, and whatever a sweep
+varies without changing shapes is a tensor in `Hyper`. So one plain module serves a single run,
+`torch.func.vmap` over many configurations, and several processes.
+
+Tensor letters: B stays, M modalities, L steps, parts or tokens, D latent width, C targets.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FuseConfig
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality as a model sees it.
+
+    Attributes:
+        name: Name, such as `ehr`.
+        view: `series` (values in time order) or `vector` (parts whose order says nothing).
+        width: Length of the last axis.
+        columns: Names of the last axis; empty if they mean nothing.
+    """
+
+    name: str
+    view: str
+    width: int
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FusionBatch:
+    """Some stays; every tensor has the stays first, modalities are in the order of the specs.
+
+    Attributes:
+        x: Values by modality, ``(B, L, width)``; whatever absent rows hold is ignored.
+        mask: Real steps or parts by modality, ``(B, L)`` bool.
+        available: ``(B, M)`` bool; at least one per row.
+        pattern_id: ``(B,)``, the bits of `available` with the first modality lowest.
+        y: Targets in {0, 1}, ``(B, C)``; NaN where unknown.
+        noise: Uniform numbers in (0, 1) by purpose, ``(B, ...)``: what `FusionModel.noise` asks
+            for. Dropout acts if and only if its numbers are there.
+        epoch: Epoch from 1, scalar; 0 outside training.
+    """
+
+    x: dict[str, Tensor]
+    mask: dict[str, Tensor]
+    available: Tensor
+    pattern_id: Tensor
+    y: Tensor
+    noise: dict[str, Tensor] = field(default_factory=dict)
+    epoch: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+
+torch.export.register_dataclass(FusionBatch)
+
+
+class RowLoss(NamedTuple):
+    """A loss by row.
+
+    Attributes:
+        value: Nats, ``(B,)``.
+        rows: Rows that contribute to the mean, ``(B,)`` bool.
+    """
+
+    value: Tensor
+    rows: Tensor
+
+    def mean(self) -> Tensor:
+        """Average over the rows that contribute; 0 if none does."""
+        total = torch.where(self.rows, self.value, 0.0).sum()
+        return total / self.rows.sum().clamp(min=1)
+
+
+class FusionOutput(NamedTuple):
+    """What a model says about a batch.
+
+    Attributes:
+        logits: ``(B, C)``; where draws are averaged, the logit of the mean probability.
+        z: Embeddings of the modalities, ``(B, M, D)``; zero where absent.
+        losses: By name; `task` always.
+        extras: Anything worth looking at.
+    """
+
+    logits: Tensor
+    z: Tensor
+    losses: dict[str, RowLoss]
+    extras: dict[str, Tensor]
+
+
+class Hyper(NamedTuple):
+    """What members of an ensemble may differ in without differing in shape; scalars.
+
+    Attributes:
+        lr: Learning rate.
+        dropout: Probability that a unit is dropped.
+        lambda_cop: Weight of the copula term.
+    """
+
+    lr: Tensor
+    dropout: Tensor
+    lambda_cop: Tensor
+
+    @classmethod
+    def of(cls, config: FuseConfig) -> Hyper:
+        """Take the values of a configuration."""
+        return cls(*(torch.tensor(getattr(config, name)) for name in cls._fields))
+
+
+class Objective(NamedTuple):
+    """One weighted sum of losses and the parameters that it moves.
+
+    Attributes:
+        weights: Scalar weights by name of the loss.
+        parameters: Prefixes of the parameters that are moved; None moves all.
+    """
+
+    weights: Mapping[str, Tensor]
+    parameters: tuple[str, ...] | None = None
+
+    def total(self, losses: Mapping[str, RowLoss]) -> Tensor:
+        """Average every loss over its rows and add them up, weighted."""
+        terms = [weight * losses[name].mean() for name, weight in self.weights.items()]
+        return torch.stack([term.double() for term in terms]).sum()
+
+
+class FusionModel(nn.Module):
+    """Base of every method; one file and one registry entry each.
+
+    Subclasses take the specs and a configuration, and nothing that depends on data: statistics
+    are started by `fit` and live in buffers, so that a checkpoint is complete.
+
+    Attributes:
+        vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
+        uses_all_modalities: Every available modality can change the prediction.
+        models_interaction: Modalities meet before the last linear map.
+    """
+
+    vmappable: ClassVar[bool] = True
+    uses_all_modalities: ClassVar[bool] = True
+    models_interaction: ClassVar[bool] = True
+
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
+        super().__init__()
+        self.specs = tuple(specs)
+        self.config = config
+
+    @abstractmethod
+    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
+        """Name the random numbers a forward pass needs, with the shape for one stay.
+
+        Args:
+            training: Whether dropout acts.
+        """
+
+    @abstractmethod
+    def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        """Predict and judge a batch."""
+
+    @abstractmethod
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit what must be known before the first step (normalisers) to the training rows."""
+
+    def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
+        """Renew statistics that follow the embeddings, after an epoch and before validation.
+
+        Args:
+            epoch: The epoch just trained, from 1.
+            batches: One exact pass over the training rows, without noise.
+
+        Returns:
+            Figures for the history, by name.
+        """
+        return {}
+
+    def objectives(self, hyper: Hyper) -> tuple[Objective, ...]:
+        """Say what is minimised; one optimiser step for each."""
+        return (Objective({"task": torch.ones_like(hyper.lambda_cop)}),)
+
+    def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any] | None:
+        """Report what was learned beyond weights, as JSON; None if there is nothing to tell.
+
+        Args:
+            batches: The validation rows, without noise.
+        """
+        return None

@@ -1,0 +1,155 @@
+"""Building blocks that also run under `torch.func.vmap`.
+
+`nn.LSTM` and `F.dropout` do not (and drawing inside a layer would tie numbers to the batch), so
+both are written out here. Nothing branches on a tensor's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Inverted dropout whose probability is a tensor and whose noise is handed in."""
+
+    def forward(self, x: Tensor, p: Tensor, noise: Tensor | None) -> Tensor:
+        """Zero the units whose noise lies below p and rescale the others.
+
+        Args:
+            x: Any shape.
+            p: Probability in [0, 1), scalar.
+            noise: Uniform numbers, shape of `x`; None leaves `x` as it is.
+        """
+        if noise is None:
+            return x
+        p = p.to(x.dtype)
+        return x * (noise >= p).to(x.dtype) / (1 - p)
+
+
+class LSTM(nn.Module):
+    """Stacked LSTM over masked steps (Hochreiter and Schmidhuber, 1997).
+
+    A masked step leaves the state as it is, so skipping tokens needs no packing and no sorting.
+    Equal to `nn.LSTM` with one bias on the steps that are kept.
+
+    Args:
+        width: Length of an input.
+        hidden: Length of the state.
+        layers: Number of stacked layers.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int = 2) -> None:
+        super().__init__()
+        self.layers = layers
+        for layer in range(layers):
+            into = nn.Parameter(torch.empty(4 * hidden, width if layer == 0 else hidden))
+            back = nn.Parameter(torch.empty(4 * hidden, hidden))
+            nn.init.xavier_uniform_(into)
+            nn.init.orthogonal_(back)
+            self.register_parameter(f"weight_ih_l{layer}", into)
+            self.register_parameter(f"weight_hh_l{layer}", back)
+            self.register_parameter(f"bias_l{layer}", nn.Parameter(torch.zeros(4 * hidden)))
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a series.
+
+        Args:
+            x: ``(B, L, width)``.
+            mask: Steps that count, ``(B, L)`` bool.
+
+        Returns:
+            States of the last layer after each step, ``(B, L, hidden)``, and after the last step,
+            ``(B, hidden)``; zero before the first step that counts.
+        """
+        keep = mask.unsqueeze(-1).unbind(1)
+        states: list[Tensor] = []
+        for layer in range(self.layers):
+            into = getattr(self, f"weight_ih_l{layer}")
+            back = getattr(self, f"weight_hh_l{layer}").T
+            inputs = (x @ into.T + getattr(self, f"bias_l{layer}")).unbind(1)
+            states = []
+            # The state before the first step is zero: no recurrent product, no forget gate.
+            i, _, g, o = inputs[0].chunk(4, -1)
+            cell = torch.where(keep[0], i.sigmoid() * g.tanh(), 0.0)
+            state = torch.where(keep[0], o.sigmoid() * cell.tanh(), 0.0)
+            states.append(state)
+            for t in range(1, len(inputs)):
+                i, f, g, o = (inputs[t] + state @ back).chunk(4, -1)
+                cell_next = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+                state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
+                cell = torch.where(keep[t], cell_next, cell)
+                states.append(state)
+            x = torch.stack(states, 1)
+        return x, states[-1]
+
+
+class Normaliser(nn.Module):
+    """Standardise columns by statistics of the training rows, kept in buffers.
+
+    Columns of zeros and ones stay as they are; a column that is constant in training tells
+    nothing and becomes zero everywhere.
+
+    Args:
+        width: Number of columns.
+    """
+
+    mean: Tensor
+    rate: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("rate", torch.ones(width))
+
+    def start(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit to training rows in one pass (Chan, Golub and LeVeque, 1979).
+
+        Args:
+            parts: Pairs of values ``(B, L, width)`` and mask ``(B, L)``.
+        """
+        count = torch.zeros((), dtype=torch.float64)
+        mean = torch.zeros_like(self.mean, dtype=torch.float64)
+        square = torch.zeros_like(mean)
+        binary = torch.ones_like(mean, dtype=torch.bool)
+        for values, mask in parts:
+            rows = values[mask].double()
+            if len(rows):
+                n = count + len(rows)
+                shift = rows.mean(0) - mean
+                square += (rows - rows.mean(0)).square().sum(0)
+                square += shift.square() * count * len(rows) / n
+                mean += shift * len(rows) / n
+                binary &= ((rows == 0) | (rows == 1)).all(0)
+                count = n
+        std = (square / count.clamp(min=1)).sqrt()
+        constant = std <= 1e-6 * mean.abs().clamp(min=1)
+        rate = torch.where(binary, 1.0, 1 / std.clamp(min=1e-30))
+        self.mean.copy_(torch.where(binary, 0.0, mean))
+        self.rate.copy_(torch.where(constant, 0.0, rate))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Standardise real steps and zero the others, whatever they hold.
+
+        Args:
+            x: ``(B, L, width)``.
+            mask: ``(B, L)`` bool.
+        """
+        real = mask.unsqueeze(-1)
+        return torch.where(real, (torch.where(real, x, 0.0) - self.mean) * self.rate, 0.0)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Average over the parts that are there.
+
+    Args:
+        x: ``(B, L, width)``, zero where masked.
+        mask: ``(B, L)`` bool.
+
+    Returns:
+        ``(B, width)``; zero for a row without parts.
+    """
+    count = mask.sum(1, keepdim=True).clamp(min=1)
+    return x.sum(1) / count

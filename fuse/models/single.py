@@ -1,0 +1,52 @@
+"""One modality alone: what fusion has to add to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ..config import FuseConfig
+from .encoders import Encoders
+from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
+from .task import binary
+
+
+class Single(FusionModel):
+    """An encoder and a linear map.
+
+    It is trained on, and judged on, the stays that have its modality: a stay without any of the
+    chosen modalities is no row of a run.
+
+    Raises:
+        ConfigError: Not exactly one modality was chosen.
+    """
+
+    models_interaction: ClassVar[bool] = False
+
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
+        super().__init__(specs, config)
+        if len(self.specs) != 1:
+            found = ", ".join(spec.name for spec in self.specs)
+            raise ConfigError(
+                f"The model `single` reads one modality, found {len(self.specs)}: {found}. "
+                f"Choose one, for example --modalities {self.specs[0].name}."
+            )
+        self.encoders = Encoders(self.specs, config.hidden)
+        self.linear = nn.Linear(config.hidden, 1)
+
+    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
+        """Dropout after the encoder."""
+        return self.encoders.noise(training)
+
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit the normaliser."""
+        self.encoders.start(batches)
+
+    def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        """Predict and judge a batch."""
+        z = self.encoders(batch, hyper.dropout)
+        logits: Tensor = self.linear(z[:, 0])
+        return FusionOutput(logits, z, {"task": binary(logits, batch.y)}, {})

@@ -1,0 +1,213 @@
+"""The one training loop: whole epochs, each committed by one file, whatever the method."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...progress import Progress, Stop
+from ..config import FuseConfig
+from ..data import FusionData
+from ..evaluation.metrics import auroc, average_precision
+from ..inference import build, forward, probabilities
+from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper, RowLoss
+from ..random import order
+from ..rundir import RunDir
+from .history import best_epoch, ended, learning_rate
+from .state import TrainerState
+
+_log = logging.getLogger("cm2.fuse")
+
+
+def train(
+    run: RunDir,
+    identity: str,
+    data: FusionData,
+    held: Callable[[], None],
+    progress: Progress,
+    stop: Stop,
+) -> TrainerState:
+    """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
+
+    Args:
+        run: Where every whole epoch is committed.
+        identity: The run's identity.
+        data: The rows of the run.
+        held: Raises when this process no longer holds the run; called before each commit.
+        progress: Counts epochs.
+        stop: Asked after every epoch.
+
+    Raises:
+        ConfigError: A loss or gradient is not finite.
+        Interrupted: A stop was requested; the same call continues.
+    """
+    config = run.config
+    model = build(data.specs, config)
+    state = TrainerState(model, make_optimizer(model, config))
+    rows = data.rows("train")
+    if not state.load(run.path, identity):
+        model.start(data.batches(rows))
+    with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
+        advance(len(state.history))
+        while not ended(state.history, config):
+            epoch = len(state.history) + 1
+            rate = learning_rate(state.history, config)
+            losses = _train_epoch(state, data, epoch, rate)
+            figures = model.refresh(epoch, data.batches(rows))
+            row = {"epoch": epoch, "lr": rate, **losses, **_validate(model, data), **figures}
+            state.history.append({name: _finite(value) for name, value in row.items()})
+            if best_epoch(state.history, config.warmup) == epoch:
+                state.keep_best()
+            held()
+            state.save(run.path, identity)
+            run.write_history(state.history)
+            advance(1)
+            stop.check(f"epoch {epoch} of the run {run.path} is stored")
+        advance(config.epochs - len(state.history))
+    run.write_history(state.history)
+    return state
+
+
+def make_optimizer(model: nn.Module, config: FuseConfig) -> torch.optim.Optimizer:
+    """Make the optimiser of a configuration; its learning rate is set before each epoch."""
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+@contextmanager
+def reproducible(deterministic: bool) -> Iterator[None]:
+    """Use one thread, so that sums are added up in one order; restore what was set before.
+
+    Args:
+        deterministic: Also refuse operations that have no deterministic algorithm.
+    """
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(deterministic or strict)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+def _train_epoch(
+    state: TrainerState, data: FusionData, epoch: int, rate: float
+) -> dict[str, float]:
+    model, optimizer = state.model, state.optimizer
+    config = model.config
+    hyper = Hyper.of(config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    rows = data.rows("train")
+    rows = rows[order(config.seed, "order", data.keys[rows], epoch)]
+    meter = _Meter()
+    noise = model.noise(training=True)
+    starts = range(0, len(rows), config.batch_size)
+    for step, start in enumerate(starts, 1):
+        batch = data.batch(rows[start : start + config.batch_size], noise, config.seed, epoch)
+        where = f"epoch {epoch}, step {step} of {len(starts)}"
+        total = 0.0
+        for objective in model.objectives(hyper):
+            optimizer.zero_grad(set_to_none=True)
+            output: FusionOutput = model(batch, hyper)
+            loss = objective.total(output.losses)
+            loss.backward()  # type: ignore[no-untyped-call]
+            _keep_only(model, objective.parameters)
+            norm = _gradient_norm(model)
+            if not math.isfinite(float(loss.detach()) + norm):
+                raise ConfigError(_non_finite(model, batch, output, where, config))
+            _clip(model, norm, config.clip)
+            optimizer.step()
+            total += float(loss.detach())
+            meter.add(output.losses)
+        meter.add_loss(total, len(batch.y))
+    return {f"train_{name}": value for name, value in meter.means().items()}
+
+
+def _validate(model: FusionModel, data: FusionData) -> dict[str, float | None]:
+    rows = data.rows("val")
+    outputs = forward(model, data, rows)
+    meter = _Meter()
+    for output in outputs:
+        meter.add(output.losses)
+    means = meter.means()
+    y = data.whole.y[torch.from_numpy(rows), 0].numpy()
+    p = probabilities(outputs)
+    return {
+        "val_loss": means.pop("task"),
+        **{f"val_{name}": value for name, value in means.items()},
+        "val_auroc": auroc(y, p),
+        "val_aupr": average_precision(y, p),
+    }
+
+
+class _Meter:
+    """Means of losses over the rows that contribute to them."""
+
+    def __init__(self) -> None:
+        self._total: dict[str, float] = defaultdict(float)
+        self._rows: dict[str, int] = defaultdict(int)
+
+    def add(self, losses: dict[str, RowLoss]) -> None:
+        for name, loss in losses.items():
+            value = torch.where(loss.rows, loss.value.detach().double(), 0.0)
+            self._total[name] += float(value.sum())
+            self._rows[name] += int(loss.rows.sum())
+
+    def add_loss(self, value: float, rows: int) -> None:
+        self._total["loss"] += value * rows
+        self._rows["loss"] += rows
+
+    def means(self) -> dict[str, float]:
+        return {name: total / max(self._rows[name], 1) for name, total in self._total.items()}
+
+
+def _keep_only(model: nn.Module, prefixes: tuple[str, ...] | None) -> None:
+    if prefixes is not None:
+        for name, parameter in model.named_parameters():
+            if not name.startswith(prefixes):
+                parameter.grad = None
+
+
+def _gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+
+
+def _gradient_norm(model: nn.Module) -> float:
+    norms = [gradient.norm().double() for _, gradient in _gradients(model)]
+    return float(torch.stack(norms).norm()) if norms else 0.0
+
+
+def _clip(model: nn.Module, norm: float, largest: float) -> None:
+    if 0 < largest < norm:
+        for _, gradient in _gradients(model):
+            gradient.mul_(largest / norm)
+
+
+def _non_finite(
+    model: nn.Module, batch: FusionBatch, output: FusionOutput, where: str, config: FuseConfig
+) -> str:
+    guilty = [f"loss {n!r}" for n, loss in output.losses.items() if not loss.mean().isfinite()]
+    for m, spec in enumerate(getattr(model, "specs", ())):
+        if not output.z[batch.available[:, m], m].isfinite().all():
+            guilty.append(f"embedding of {spec.name!r}")
+    guilty += [f"gradient of {name!r}" for name, g in _gradients(model) if not g.isfinite().all()]
+    found = ", ".join(guilty[:4]) or "the sum of the losses"
+    return (
+        f"Training is no longer finite at {where}: {found}. Lower the learning rate (--lr, now "
+        f"{config.lr:g}) or clip harder (--clip, now {config.clip:g}). The last whole epoch is "
+        "kept in the run."
+    )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,172 @@
+"""One run from its configuration to its files: `fuse`, and `plan` for a look ahead.
+
+torch is imported only when there is something to train.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...cache import atomic
+from ...cache.layout import RUNS
+from ...cache.lease import Lease
+from ...errors import ConfigError
+from ...progress import Progress, Stop, never, silent
+from ..config import FuseConfig
+from ..identity import Identity, differences, identify
+from ..rundir import CONFIG, INFO, LEASE, TRAINER, RunDir
+
+_log = logging.getLogger("cm2.fuse")
+
+_LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pyarrow")
+
+
+def fuse(
+    config: FuseConfig,
+    cache: Path,
+    out: Path | None = None,
+    *,
+    progress: Progress = silent,
+    stop: Stop | None = None,
+) -> RunDir:
+    """Train one run and judge it on the validation stays.
+
+    A finished run returns at once, a half-finished one continues after its last whole epoch and
+    ends with the bytes of an undisturbed run (on a CPU).
+
+    Args:
+        config: What to train.
+        cache: Where the embeddings are.
+        out: Directory of the run; by default one below `CACHE/runs` named by its identity.
+        progress: Counts epochs.
+        stop: Asked after every epoch.
+
+    Raises:
+        ConfigError: The configuration cannot be meant, or `out` holds another run.
+        DataError: There is nothing to train or to choose by.
+        BusyError: Another process trains this run.
+        Interrupted: A stop was requested; the same call continues.
+    """
+    identity = identify(config, cache)
+    run = RunDir(_folder(identity, cache, out))
+    _require_same(run, identity)
+    if run.finished:
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    with Lease(run.path / LEASE) as lease:
+        if not run.finished:
+            _train(run, identity, cache, lease, progress, stop or never())
+    return run
+
+
+def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, Any]:
+    """Say what `fuse` would do, without doing it.
+
+    Args:
+        config: What would be trained.
+        cache: Where the embeddings are.
+        out: As for `fuse`.
+
+    Returns:
+        Directory, status (new, unfinished, finished), resolved configuration, and the rows,
+        positives and availability of each split.
+    """
+    from ..data import load
+
+    identity = identify(config, cache)
+    run = RunDir(_folder(identity, cache, out))
+    _require_same(run, identity)
+    begun = (run.path / CONFIG).is_file()
+    return {
+        "run": str(run.path),
+        "status": "finished" if run.finished else "unfinished" if begun else "new",
+        "config": identity.record["config"],
+        "rows": load(cache, identity.config, identity.cohort).counts(),
+    }
+
+
+def _folder(identity: Identity, cache: Path, out: Path | None) -> Path:
+    return cache / RUNS / identity.name if out is None else out
+
+
+def _require_same(run: RunDir, identity: Identity) -> None:
+    """Raise ConfigError when the directory holds anything but this run."""
+    if not (run.path / CONFIG).is_file():
+        held = sorted(p.name for p in run.path.iterdir()) if run.path.is_dir() else []
+        held = [name for name in held if not name.startswith(".") and name != LEASE]
+        if held:
+            raise ConfigError(
+                f"{run.path} holds {held[0]!r} and is no run. Choose an empty directory for --out."
+            )
+        return
+    found = differences(identity.record, run.record)
+    if found:
+        raise ConfigError(
+            f"{run.path} holds another run; found -> asked:\n  "
+            + "\n  ".join(found)
+            + "\nChoose another --out, or leave it out: runs are named by what they are."
+        )
+
+
+def _train(
+    run: RunDir, identity: Identity, cache: Path, lease: Lease, progress: Progress, stop: Stop
+) -> None:
+    from ..data import load
+    from . import checks
+    from .finish import finish
+    from .loop import reproducible, train
+
+    begun = run.info if (run.path / INFO).is_file() else None
+    if begun is not None and begun["versions"]["cm2"] != __version__:
+        raise ConfigError(
+            f"{run.path} was begun by cm2 {begun['versions']['cm2']}, this is {__version__}: the "
+            "two halves would not fit. Remove the directory to train anew."
+        )
+    data = load(cache, identity.config, identity.cohort)
+    counts = data.counts()
+    checks.require_trainable(counts, identity.config.task)
+    untrained = [name for name, parts in identity.spaces.items() if _random(parts)]
+    said = checks.warnings(counts, untrained)
+    for line in said:
+        _log.warning(line)
+    atomic.write_json(run.path / CONFIG, identity.record)
+    if begun is None:
+        run.update(
+            status="running",
+            model=identity.config.model,
+            identity=identity.digest,
+            versions={"cm2": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in _LIBRARIES},
+            dataset=data.dataset,
+            spaces=identity.spaces,
+            fingerprints={k: identity.record[k] for k in ("cohort", "modalities")},
+            rows=counts,
+            warnings=said,
+            looks={},
+            started=_now(),
+            seconds=0.0,
+        )
+    before, clock = float(run.info["seconds"]), time.monotonic()
+    try:
+        with reproducible(identity.config.deterministic):
+            state = train(run, identity.digest, data, lease.check, progress, stop)
+            lease.check()
+            finish(run, data, state, identity)
+    finally:
+        run.update(seconds=round(before + time.monotonic() - clock, 3))
+    run.update(status="finished", finished=_now())
+    (run.path / TRAINER).unlink(missing_ok=True)
+
+
+def _random(parts: dict[str, Any]) -> bool:
+    return str(parts.get("weights", "")).startswith("random:")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
