@@ -249,10 +249,10 @@ def sample(uniforms: Tensor, mix: Mixture) -> Tensor:
     pick, within = uniforms[..., 0], uniforms[..., 1:]
     means, stds = (part.expand(*within.shape[:-1], *part.shape[-2:]) for part in mix[1:])
     bounds = torch.cumsum(mix.log_weights.exp(), -1)[..., :-1]
-    k = (pick.unsqueeze(-1) > bounds).sum(-1)[..., None, None].expand(*within.shape[:-1], 1, 1)
+    k = (pick.unsqueeze(-1) > bounds).sum(-1)[..., None, None]
     k = k.expand(*within.shape[:-1], 1, within.shape[-1])
     mean, std = (torch.gather(part, -2, k).squeeze(-2) for part in (means, stds))
-    x = mean + std * torch.special.ndtri(within)
+    x: Tensor = mean + std * torch.special.ndtri(within)
     if mix.means.shape[-2] == 1:
         return x
     log_u, log_sf = rosenblatt(x.detach(), mix.detach())

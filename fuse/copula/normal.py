@@ -83,7 +83,7 @@ def log_ndtr(x: Tensor) -> Tensor:
     Args:
         x: Standard units, any shape, float32 or float64.
     """
-    value: Tensor = _LogNdtr.apply(x)  # type: ignore[no-untyped-call]
+    value: Tensor = _LogNdtr.apply(x)
     return value
 
 
@@ -133,7 +133,7 @@ def ndtri_exp(log_p: Tensor) -> Tensor:
     Args:
         log_p: At most about log(1/2) for full relative accuracy; use the other tail above.
     """
-    value: Tensor = _NdtriExp.apply(log_p)  # type: ignore[no-untyped-call]
+    value: Tensor = _NdtriExp.apply(log_p)
     return value
 
 
@@ -151,5 +151,6 @@ def complete(log_small: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         log_small: log u, or log(1 - u) where `upper`; at most about log(1/2).
         upper: Which of the two `log_small` is.
     """
-    other = log1mexp(-log_small)
+    # Strictly negative even where it rounds to 0, so that its logarithm stays finite.
+    other = log1mexp(-log_small).clamp_max(-torch.finfo(log_small.dtype).tiny)
     return torch.where(upper, other, log_small), torch.where(upper, log_small, other)
