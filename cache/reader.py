@@ -167,14 +167,23 @@ class Store:
         Raises:
             IntegrityError: The first file that was altered.
         """
-        for name, entry in self._listed.items():
-            found = record.read(self.path, self.space.id, name, self._remedy)
-            if found.sha256 != entry["record"]:
-                _, path = shard_paths(self.path, name)
-                raise IntegrityError(f"{path} is not what the manifest names. {self._remedy}")
-            if entry["data"] is not None:
-                self._read_shard(name)
+        for name in self._listed:
+            self.verify_shard(name)
         self.blank()
+
+    def verify_shard(self, name: str) -> None:
+        """Read one shard and its record and compare all hashes.
+
+        Raises:
+            IntegrityError: One of them was altered.
+        """
+        entry = self._listed[name]
+        found = record.read(self.path, self.space.id, name, self._remedy)
+        if found.sha256 != entry["record"]:
+            _, path = shard_paths(self.path, name)
+            raise IntegrityError(f"{path} is not the record the manifest names. {self._remedy}")
+        if entry["data"] is not None:
+            self._read_shard(name)
 
     def blank(self) -> dict[str, np.ndarray]:
         """The encoder's output on an empty input; no arrays when none was recorded."""
