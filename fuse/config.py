@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 
@@ -115,6 +115,15 @@ class FuseConfig(BaseModel):
             raise ValueError(f"modalities must be distinct names, found {', '.join(value)!r}")
         return value
 
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> FuseConfig:
+        if self.warmup > self.epochs:
+            raise ValueError(
+                f"warmup = {self.warmup} must not exceed epochs = {self.epochs}: the copula term "
+                "would never act"
+            )
+        return self
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FuseConfig:
         """Build a configuration from names and values.
@@ -150,11 +159,11 @@ def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
 def _sentences(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        name = ".".join(str(part) for part in item["loc"][:1])
+        name = str(item["loc"][0]) if item["loc"] else ""
         if item["type"] == "literal_error":
             offered = get_args(FuseConfig.model_fields[name].annotation)
             message = unknown(name, str(item["input"]), offered)
         else:
             message = item["msg"].removeprefix("Value error, ").removesuffix(".") + "."
-        lines.append(f"Option {name} = {item['input']!r}: {message}")
+        lines.append(f"Option {name} = {item['input']!r}: {message}" if name else message)
     return lines

@@ -29,9 +29,10 @@ class Concat(FusionModel):
         self.linear = nn.Linear(config.fusion_hidden, 1)
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """Dropout after the encoders and the hidden layer."""
-        head = {"dropout.head": (self.config.fusion_hidden,)} if training else {}
-        return self.encoders.noise(training) | head
+        """Dropout of the embeddings and of the hidden layer."""
+        tokens = (len(self.specs), self.config.hidden)
+        head = (self.config.fusion_hidden,)
+        return {"dropout.tokens": tokens, "dropout.head": head} if training else {}
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit the normalisers."""
@@ -39,8 +40,9 @@ class Concat(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        z = self.encoders(batch, hyper.dropout)
-        joined = torch.cat([z.flatten(1), batch.available.to(z.dtype)], -1)
+        z = self.encoders(batch)
+        tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
+        joined = torch.cat([tokens.flatten(1), batch.available.to(z.dtype)], -1)
         hidden = self.layer(joined).relu()
         hidden = self.dropout(hidden, hyper.dropout, batch.noise.get("dropout.head"))
         logits: Tensor = self.linear(hidden)

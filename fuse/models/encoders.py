@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .interface import FusionBatch, ModalitySpec
-from .layers import LSTM, Dropout, Normaliser, masked_mean
+from .layers import LSTM, Normaliser, masked_mean
 
 
 class SeriesEncoder(nn.Module):
@@ -66,14 +66,8 @@ class Encoders(nn.Module):
     def __init__(self, specs: Sequence[ModalitySpec], size: int) -> None:
         super().__init__()
         self.names = tuple(spec.name for spec in specs)
-        self.size = size
-        self.dropout = Dropout()
         # ModuleDict refuses names with dots and those of its own methods
         self.parts = nn.ModuleList(ENCODERS[spec.view](spec.width, size) for spec in specs)
-
-    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """Name the dropout noise of every modality; see `FusionModel.noise`."""
-        return {f"dropout.{name}": (self.size,) for name in self.names} if training else {}
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit every normaliser to the training rows that have the modality."""
@@ -82,20 +76,19 @@ class Encoders(nn.Module):
             assert isinstance(part, SeriesEncoder | VectorEncoder)
             part.normaliser.start((batch.x[name], _real(batch, name, m)) for batch in batches)
 
-    def forward(self, batch: FusionBatch, dropout: Tensor) -> Tensor:
+    def forward(self, batch: FusionBatch) -> Tensor:
         """Embed every modality.
 
         Args:
             batch: The stays.
-            dropout: Probability, scalar; acts where the batch has noise for it.
 
         Returns:
             ``(B, M, D)``, zero where the modality is absent.
         """
-        embeddings = []
-        for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
-            z = part(batch.x[name], _real(batch, name, m))
-            embeddings.append(self.dropout(z, dropout, batch.noise.get(f"dropout.{name}")))
+        embeddings = [
+            part(batch.x[name], _real(batch, name, m))
+            for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True))
+        ]
         z = torch.stack(embeddings, 1)
         return torch.where(batch.available.unsqueeze(-1), z, 0.0)
 

@@ -11,6 +11,7 @@ from ...errors import ConfigError
 from ..config import FuseConfig
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
+from .layers import Dropout
 from .task import binary
 
 
@@ -35,11 +36,12 @@ class Single(FusionModel):
                 f"Choose one, for example --modalities {self.specs[0].name}."
             )
         self.encoders = Encoders(self.specs, config.hidden)
+        self.dropout = Dropout()
         self.linear = nn.Linear(config.hidden, 1)
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """Dropout after the encoder."""
-        return self.encoders.noise(training)
+        """Dropout of the embedding."""
+        return {"dropout.tokens": (1, self.config.hidden)} if training else {}
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit the normaliser."""
@@ -47,6 +49,7 @@ class Single(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        z = self.encoders(batch, hyper.dropout)
-        logits: Tensor = self.linear(z[:, 0])
+        z = self.encoders(batch)
+        tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
+        logits: Tensor = self.linear(tokens[:, 0])
         return FusionOutput(logits, z, {"task": binary(logits, batch.y)}, {})

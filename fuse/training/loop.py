@@ -78,7 +78,7 @@ def train(
 
 def make_optimizer(model: nn.Module, config: FuseConfig) -> torch.optim.Optimizer:
     """Make the optimiser of a configuration; its learning rate is set before each epoch."""
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
