@@ -1,7 +1,8 @@
 """From charted text to one number per measurement, under the corrected or the published rules.
 
 The rules are expressions over the columns `value`, `valuenum`, `valueuom` (text) and `variable`
-(position in the catalogue), `unit`, `label` (of the item). Null means: not a measurement. A level of a categorical variable is a number too; see `reference_rank` for the published order.
+(position in the catalogue), `unit`, `label` (of the item). Null means: not a measurement. A level
+of a categorical variable is a number too; see `reference_rank` for the published order.
 """
 
 from __future__ import annotations
