@@ -2,6 +2,270 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..cache import layout
+from ..cache.cohort import Cohort, write_cohort, write_links
+from ..cache.fingerprint import fingerprint
+from ..cache.store import Store, StoreWriter
+from ..errors import ConfigError, RejectsError
+from ..progress import Progress, Stop, never, silent
+from . import receipts
+from .cohort import build, check
+from .config import MODALITIES, ExtractConfig
+from .encoders import ENCODED, weights
+from .sources import Source, open_source
+from .sources.mimic_cxr import find_metadata, find_reports
+from .summary import ExtractSummary, ModalityResult
 from .work import Plan, Work
 
-__all__ = ["Plan", "Work"]
+_log = logging.getLogger("cm2.extract")
+
+
+def extract(
+    config: ExtractConfig, *, progress: Progress = silent, stop: Stop | None = None
+) -> ExtractSummary:
+    """Build the cohort if it is absent, then encode and link every modality asked for.
+
+    A call that was killed or stopped continues from its last shard and ends with the same bytes;
+    a finished one returns at once. Several modalities may be extracted into one cache by several
+    processes.
+
+    Args:
+        config: Options.
+        progress: Shows items encoded.
+        stop: Looked at between shards.
+
+    Raises:
+        ConfigError: Options contradict each other or the existing cohort, or weights are missing.
+        DataError: The source is missing, damaged or not what it should be.
+        RejectsError: Everything is stored, but more items than allowed could not be read.
+        Interrupted: Stopped on request.
+    """
+    stop = stop or never()
+    source = open_source(config.data, config.dataset)
+    wanted = _wanted(source, config)
+    _check_encoder(config, wanted)
+    cohort = _cohort(source, config)
+    results: list[ModalityResult] = []
+    for modality in wanted:
+        told = receipts.read(config, cohort, modality)
+        if told is not None:
+            result = ModalityResult(**{**told, "encoded": 0, "seconds": 0.0})
+        else:
+            result = _extract_one(source, cohort, config, modality, wanted, progress, stop)
+        results.append(result)
+        if result.weights.startswith("random:"):
+            _log.warning(
+                "%s: the encoder has random weights (%s) and has learnt nothing; every table and "
+                "report of this cache says so",
+                modality,
+                result.weights,
+            )
+    _refuse_rejects(config, results)
+    info = cohort.info
+    dataset = f"{info['dataset']} {info['release']}" + (", synthetic" if info["synthetic"] else "")
+    return ExtractSummary(
+        cache=config.cache,
+        cohort=cohort.name,
+        dataset=dataset,
+        stays=cohort.stays.num_rows,
+        attrition=info["attrition"],
+        tasks=info["tasks"],
+        modalities=tuple(results),
+    )
+
+
+def make_plan(source: Source, cohort: Cohort, config: ExtractConfig, modality: str) -> Plan:
+    """Return the plan of one modality of a cohort."""
+    from .modalities import cxr, ehr, reports
+
+    if modality == "ehr":
+        return ehr.plan(source, cohort, config)
+    encoded = [name for name in config.modality if name in ENCODED]
+    chosen = weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
+    mine = config.encoder if config.encoder in ENCODED[modality] else None
+    own = config.model_copy(update={"encoder": mine})
+    if modality == "cxr":
+        return cxr.plan(source, cohort, own, chosen)
+    return reports.plan(source, cohort, own, chosen)
+
+
+def offered(source: Source) -> tuple[str, ...]:
+    """Return the modalities that a source has data for."""
+    there = {"ehr"}
+    if find_metadata(source.root) is not None:
+        there.add("cxr")
+        if find_reports(source.root) is not None:
+            there.add("report")
+    return tuple(name for name in MODALITIES if name in there)
+
+
+def _wanted(source: Source, config: ExtractConfig) -> tuple[str, ...]:
+    """The modalities to extract; of `all` those that the source offers."""
+    if config.modality != MODALITIES:
+        return config.modality
+    there = offered(source)
+    if there != MODALITIES:
+        absent = ", ".join(name for name in MODALITIES if name not in there)
+        _log.info("%s holds no data for %s", source.root, absent)
+    return there
+
+
+def _check_encoder(config: ExtractConfig, wanted: Sequence[str]) -> None:
+    """Refuse an encoder or weights that no modality of this call can take."""
+    names = {name: modality for modality in wanted for name in ENCODED.get(modality, ())}
+    if config.encoder is not None and config.encoder not in names:
+        known = ", ".join(f"{name} ({modality})" for name, modality in names.items()) or "none"
+        raise ConfigError(f"--encoder {config.encoder}: offered for this call: {known}")
+    if config.weights and not names:
+        raise ConfigError(f"--weights: {', '.join(wanted)} has no encoder that could take any")
+
+
+def _cohort(source: Source, config: ExtractConfig) -> Cohort:
+    """Open the cohort, build it if absent, and look again when the tables have changed since."""
+    if Cohort.exists(config.cache, config.cohort):
+        cohort = Cohort.open(config.cache, config.cohort)
+        check(cohort, source, config)
+        if receipts.seen_tables(config):
+            return cohort
+    stays, info = build(source, config)
+    cohort = write_cohort(config.cache, config.cohort, stays, info)
+    receipts.write_tables(config)
+    return cohort
+
+
+def _extract_one(
+    source: Source,
+    cohort: Cohort,
+    config: ExtractConfig,
+    modality: str,
+    wanted: Sequence[str],
+    progress: Progress,
+    stop: Stop,
+) -> ModalityResult:
+    start = time.monotonic()
+    within = config.model_copy(update={"modality": tuple(wanted)})
+    plan = make_plan(source, cohort, within, modality)
+    store, encoded, complete = _encode(config, plan, progress, stop)
+    write_links(config.cache, cohort.name, modality, plan.links, plan.rules)
+    result = replace(
+        _result(cohort, plan, store),
+        encoded=encoded,
+        complete=complete,
+        seconds=time.monotonic() - start,
+        rejects=_rejects_table(config, store),
+    )
+    if complete:
+        told = {**asdict(result), "encoded": 0, "seconds": 0.0}
+        receipts.write(config, cohort, modality, store.path, plan.files, told)
+    return result
+
+
+def _encode(
+    config: ExtractConfig, plan: Plan, progress: Progress, stop: Stop
+) -> tuple[Store, int, bool]:
+    """Encode what the store lacks; return it, the number of items encoded, whether that is all."""
+    modality = plan.space.modality
+    writer = StoreWriter(config.cache, plan.space, plan.provenance)
+    known = writer.known()
+    lacking = sorted(
+        (item for item in plan.work if known.get(item.item_id) != item.stamp),
+        key=lambda item: item.item_id,
+    )
+    todo = lacking[: config.limit]
+    done = encoded = 0
+    with progress(f"encoding {modality}", len(todo), "items") as advance:
+        for chunk in _chunks(todo, plan.shard_items):
+            name = shard_name(plan, chunk)
+            if not writer.committed(name):
+                stop.check(f"{done:,} of {len(todo):,} items of {modality} are stored")
+                shard = plan.encode(chunk)
+                writer.commit(name, shard, {item.item_id: item.stamp for item in chunk})
+                encoded += len(chunk)
+            done += len(chunk)
+            advance(len(chunk))
+    if plan.blank is not None and not (writer.path / layout.BLANK).is_file():
+        writer.write_blank(plan.blank())
+    complete = len(todo) == len(lacking)
+    return writer.finish(complete), encoded, complete
+
+
+def shard_name(plan: Plan, chunk: Sequence[Work]) -> str:
+    """Name of a shard: a function of its space and of the items and stamps in it."""
+    return fingerprint([plan.space.id, [[item.item_id, item.stamp] for item in chunk]])[:12]
+
+
+def _chunks(items: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
+    """Count what the cohort has of a modality, with what the store really holds."""
+    held = set(store.items["item_id"].to_pylist())
+    columns = (store.rejects[name].to_pylist() for name in ("item_id", "error"))
+    failed = dict(zip(*columns, strict=True))
+    rejected = [w for w in plan.work if failed.get(w.item_id, "") not in {"", *plan.absences}]
+    has: dict[Any, bool] = {}
+    absent: Counter[str] = Counter()
+    for row in plan.links.to_pylist():
+        has[row["stay_id"]] = any(item in held for item in row["items"])
+        if has[row["stay_id"]]:
+            continue
+        kind = next((failed[item] for item in row["items"] if item in failed), None)
+        if row["why_no"] is None and kind is not None:
+            absent[plan.absences.get(kind, "rejected")] += 1
+        else:
+            absent[row["why_no"] or "not_encoded_yet"] += 1
+    tasks = {
+        task: sum(
+            eligible and has[stay]
+            for stay, eligible in zip(
+                cohort.stays["stay_id"].to_pylist(),
+                cohort.stays[f"in_{task}"].to_pylist(),
+                strict=True,
+            )
+        )
+        for task in cohort.tasks
+    }
+    return ModalityResult(
+        name=plan.space.modality,
+        items=len(plan.work),
+        encoded=0,
+        rejected=len(rejected),
+        stays=sum(has.values()),
+        tasks=tasks,
+        absent=dict(sorted(absent.items())),
+        space=plan.space.id,
+        complete=False,
+        weights=plan.note,
+    )
+
+
+def _rejects_table(config: ExtractConfig, store: Store) -> str:
+    name = layout.table_name("rejects", store.manifest["tables"]["rejects"])
+    return (store.path / name).relative_to(config.cache).as_posix()
+
+
+def _refuse_rejects(config: ExtractConfig, results: Sequence[ModalityResult]) -> None:
+    over = [m for m in results if m.rejected > config.max_reject * m.items]
+    if over:
+        counts = "; ".join(
+            f"{m.name}: {m.rejected:,} of {m.items:,} items ({m.rejected / m.items:.2%}), listed "
+            f"in {config.cache / m.rejects}"
+            for m in over
+        )
+        raise RejectsError(
+            f"Everything readable is stored, but more than {config.max_reject:.2%} of the items were "
+            f"rejected: {counts}. Mend the files and run the same command again, or raise "
+            "--max-reject."
+        )
+
+
+__all__ = ["Plan", "Work", "extract", "make_plan", "offered"]

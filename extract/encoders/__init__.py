@@ -1,1 +1,8 @@
 """Encoders by name, and where their weights come from."""
+
+from __future__ import annotations
+
+ENCODED: dict[str, tuple[str, ...]] = {"cxr": ("resnet34",), "report": ("tinybert",)}
+"""Modalities that an encoder turns into vectors, with the encoders offered for each."""
+
+__all__ = ["ENCODED"]

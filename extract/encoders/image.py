@@ -76,7 +76,8 @@ class ImageEncoder:
         import torch
 
         device = resolve_device(self._device)
-        return self._network.to(device, memory_format=torch.channels_last), device
+        network = self._network.to(device)
+        return network.to(memory_format=torch.channels_last), device
 
     def encode(self, films: np.ndarray) -> np.ndarray:
         """Encode grey images.
@@ -100,7 +101,8 @@ class ImageEncoder:
         """The feature vector of no image: zeros after normalisation, as the paper feeds them."""
         import torch
 
-        return self._forward(torch.zeros(1, 3, height, width))[0]
+        features: np.ndarray = self._forward(torch.zeros(1, 3, height, width))[0]
+        return features
 
     def _forward(self, batch: torch.Tensor) -> np.ndarray:
         import torch
@@ -111,7 +113,8 @@ class ImageEncoder:
             out: torch.Tensor = network(batch)
         if out.shape[1:] != (self.width,):
             raise ConfigError(f"{self.name}: expected {self.width} features, found {out.shape[1:]}")
-        return np.asarray(out.float().cpu().numpy())
+        features: np.ndarray = out.float().cpu().numpy()
+        return features
 
 
 __all__ = ["MEAN", "STD", "WIDTHS", "ImageEncoder"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -71,13 +72,11 @@ class TextEncoder:
                 f"no text encoder is called {name!r}; offered: {', '.join(SHAPES)}"
             )
         self.name, self.weights, self._device = name, weights, device
-        self.max_tokens, self._batch_tokens = max_tokens, batch_tokens
+        self._batch_tokens = batch_tokens
         self._folder = _checked_folder(weights)
-
-    @property
-    def width(self) -> int:
-        """Length of a vector."""
-        return SHAPES[self.name]["hidden_size"]
+        shape = SHAPES[name] if self._folder is None else _read_shape(self._folder)
+        self.width = shape["hidden_size"]
+        self.max_tokens = min(max_tokens, shape["max_position_embeddings"])
 
     @cached_property
     def sha256(self) -> str:
@@ -102,9 +101,10 @@ class TextEncoder:
             words = VOCABULARY.read_text(encoding="utf-8").splitlines()
             vocabulary = {word: place for place, word in enumerate(words)}
             return BertTokenizer(vocab=vocabulary, do_lower_case=True)
-        return AutoTokenizer.from_pretrained(
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             self._folder, local_files_only=True, trust_remote_code=False
         )
+        return tokenizer
 
     @cached_property
     def _network(self) -> PreTrainedModel:
@@ -116,21 +116,28 @@ class TextEncoder:
             config = BertConfig(vocab_size=len(self._tokenizer), **shape)
         else:
             config = BertConfig.from_pretrained(self._folder, local_files_only=True)
+            if len(self._tokenizer) > config.vocab_size:
+                raise ConfigError(
+                    f"{self._folder}: the tokenizer knows {len(self._tokenizer)} tokens, the "
+                    f"encoder {config.vocab_size}; they do not belong together"
+                )
         config._attn_implementation = "sdpa"
         with seeded(self.weights.seed or 0):
-            network = BertModel(config, add_pooling_layer=False)
+            network: PreTrainedModel = BertModel(config, add_pooling_layer=False)
         if self._folder is not None:
             file = self.weights.file()
             state = read_state(file)
             if any(name.startswith("bert.") for name in state):  # saved together with a head
                 state = {n[5:]: t for n, t in state.items() if n.startswith("bert.")}
             assign(network, state, _HEADS, f"{file} as {self.name}")
-        return network.eval()
+        network.train(mode=False)
+        return network
 
     @cached_property
     def _ready(self) -> tuple[PreTrainedModel, torch.device]:
         device = resolve_device(self._device)
-        return self._network.to(device), device
+        self._network.to(device)  # type: ignore[arg-type]  # its own stub is too narrow
+        return self._network, device
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text with the special tokens, cut at `max_tokens`."""
@@ -199,6 +206,28 @@ def _checked_folder(weights: Weights) -> Path | None:
     if missing:
         raise ConfigError(f"{folder}: the text encoder lacks {', '.join(missing)}")
     return folder
+
+
+def _read_shape(folder: Path) -> dict[str, int]:
+    """Width and longest text from the config.json of an encoder.
+
+    Raises:
+        ConfigError: It is damaged.
+        UnsupportedError: It describes another kind of network.
+    """
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kind = str(content.get("model_type", "bert"))
+        shape = {name: int(content[name]) for name in ("hidden_size", "max_position_embeddings")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{file}: expected the configuration of a BERT with hidden_size and "
+            "max_position_embeddings, found something else"
+        ) from error
+    if kind != "bert":
+        raise UnsupportedError(f"{file}: expected model_type bert, found {kind}")
+    return shape
 
 
 __all__ = ["SHAPES", "VOCABULARY", "TextEncoder"]

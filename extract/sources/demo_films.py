@@ -118,7 +118,8 @@ def _disc(y: np.ndarray, x: np.ndarray, cy: float, cx: float, ry: float, rx: flo
 
 
 def _bump(y: np.ndarray, x: np.ndarray, cy: float, cx: float, r: float) -> np.ndarray:
-    return np.exp(-(((y - cy) / r) ** 2) - ((x - cx) / r) ** 2)
+    bump: np.ndarray = np.exp(-(((y - cy) / r) ** 2) - ((x - cx) / r) ** 2)
+    return bump
 
 
 def _opacity(

@@ -224,7 +224,8 @@ def _charted(stay: Stay) -> float:
 
 def _times(rng: Generator, until: float, every: float) -> np.ndarray:
     times = np.arange(rng.uniform(0, every), until, every)
-    return times + rng.uniform(-0.05, 0.05, times.size).clip(-times)
+    spread: np.ndarray = times + rng.uniform(-0.05, 0.05, times.size).clip(-times)
+    return spread
 
 
 def _severity_over_time(stay: Stay, hours: np.ndarray) -> np.ndarray:

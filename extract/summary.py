@@ -1,0 +1,106 @@
+"""What an extraction did, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModalityResult:
+    """One modality of one cohort.
+
+    Args:
+        items: Items that the stays link.
+        encoded: Of these, encoded by this call.
+        rejected: Of these, unreadable.
+        stays: Stays of the cohort that have the modality.
+        tasks: Per task: eligible stays that have the modality.
+        absent: Stays without, by reason code.
+        space: Id of the space.
+        complete: Whether nothing is left to encode.
+        weights: What the encoder's weights are; empty without an encoder.
+        seconds: Time taken; 0 when nothing had changed.
+        rejects: Table of the rejects, relative to the cache.
+    """
+
+    name: str
+    items: int
+    encoded: int
+    rejected: int
+    stays: int
+    tasks: Mapping[str, int]
+    absent: Mapping[str, int]
+    space: str
+    complete: bool
+    weights: str = ""
+    seconds: float = 0.0
+    rejects: str = ""
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """The cohort and its modalities after an extraction.
+
+    Args:
+        cache: Folder of the cache.
+        cohort: Name of the cohort.
+        dataset: Data set, release, and whether it is synthetic.
+        stays: Stays of the cohort.
+        attrition: Rows of rule, stays, subjects, paper.
+        tasks: Per task: eligible stays, positives.
+        modalities: One entry per modality of this call.
+    """
+
+    cache: Path
+    cohort: str
+    dataset: str
+    stays: int
+    attrition: Sequence[Mapping[str, Any]]
+    tasks: Mapping[str, Mapping[str, Any]]
+    modalities: Sequence[ModalityResult] = field(default_factory=tuple)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {**asdict(self), "cache": str(self.cache)}
+
+    def as_text(self) -> str:
+        """Tables of attrition, tasks and modalities."""
+        from ..console import table
+
+        papers = any(row.get("paper") is not None for row in self.attrition)
+        head = ["stays kept", "stays", "subjects", *(["paper"] if papers else [])]
+        keys = ["rule", "stays", "subjects", *(["paper"] if papers else [])]
+        parts = [
+            f"cohort {self.cohort}: {self.dataset}",
+            table(head, [[row.get(key) for key in keys] for row in self.attrition]),
+            table(
+                ["task", "stays", "positives"],
+                [[name, task["stays"], task["positives"]] for name, task in self.tasks.items()],
+            ),
+            table(
+                ["modality", "items", "encoded now", "rejected", "stays with"]
+                + [f"in {name}" for name in self.tasks]
+                + ["state", "weights", "seconds"],
+                [
+                    [m.name, m.items, m.encoded, m.rejected, m.stays]
+                    + [m.tasks.get(name, 0) for name in self.tasks]
+                    + [
+                        "complete" if m.complete else "partial",
+                        m.weights or "-",
+                        round(m.seconds, 1),
+                    ]
+                    for m in self.modalities
+                ],
+            ),
+        ]
+        for m in self.modalities:
+            if m.absent:
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in m.absent.items())
+                parts.append(f"stays without {m.name}: {reasons}")
+        return "\n\n".join(parts)
+
+
+__all__ = ["ExtractSummary", "ModalityResult"]
