@@ -1,0 +1,196 @@
+"""What the Archimedean families share: exchangeable, one number theta, closed under margins.
+
+C(u) = psi(sum phi(u_i)) with psi = phi^-1. The density of n margins is
+(-1)^n psi^(n)(t) prod(-phi'(u_i)), the conditional distribution of one margin given m others
+psi^(m)(t + phi(u)) / psi^(m)(t), t the sum over the given ones (Joe 2014, section 3.2). Both
+depend on the given margins through t and their number alone, so an absent margin adds nothing
+to t and rows with different patterns go through the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError
+from .family import Copula, Params, checked_margins, need
+from .special import pair_from_logit, softplus
+
+Pair = tuple[Tensor, Tensor]
+LOG_HALF = -math.log(2.0)
+
+
+class Archimedean(Copula):
+    """Base of the exchangeable one-parameter families; params {"theta": (...)}."""
+
+    def raw_size(self, M: int) -> int:
+        """One number, whatever M."""
+        return 1
+
+    def log_density(
+        self, log_u: Tensor, log_sf: Tensor, params: Params, available: Tensor | None = None
+    ) -> Tensor:
+        """See `Copula.log_density`; an absent margin has phi(u) = 0."""
+        theta = params["theta"].to(log_u.dtype)
+        if available is None:
+            available = torch.ones(log_u.shape[-1], dtype=torch.bool, device=log_u.device)
+        log_u, log_sf = _mask(log_u, log_sf, available)
+        if log_u.shape[-1] < 2:
+            return torch.zeros_like(log_u[..., 0] + theta)
+        density = self._log_density(log_u, log_sf, available, theta)
+        return torch.where(available.sum(-1) >= 2, density, 0.0)
+
+    def conditional(self, log_u: Tensor, log_sf: Tensor, params: Params) -> Pair:
+        """See `Copula.conditional`."""
+        M = log_u.shape[-1]
+        theta = params["theta"].to(log_u.dtype).unsqueeze(-1)
+        earlier = torch.ones(M - 1, M - 1, dtype=torch.bool, device=log_u.device).tril()
+        given = log_u[..., :-1].unsqueeze(-2), log_sf[..., :-1].unsqueeze(-2)  # (..., 1, M - 1)
+        target = log_u[..., 1:], log_sf[..., 1:]
+        return self._conditional(target, _mask(*given, earlier), earlier, theta)
+
+    def conditional_inverse(
+        self, log_q: Tensor, log1m_q: Tensor, log_u: Tensor, log_sf: Tensor, params: Params
+    ) -> Pair:
+        """See `Copula.conditional_inverse`."""
+        theta = params["theta"].to(log_u.dtype)
+        present = torch.ones(log_u.shape[-1], dtype=torch.bool, device=log_u.device)
+        return self._inverse((log_q, log1m_q), (log_u, log_sf), present, theta)
+
+    def impute(
+        self,
+        log_u: Tensor,
+        log_sf: Tensor,
+        available: Tensor,
+        log_q: Tensor,
+        log1m_q: Tensor,
+        params: Params,
+    ) -> Pair:
+        """See `Copula.impute`; one step per margin, all rows at once."""
+        M = log_u.shape[-1]
+        theta = params["theta"].to(log_u.dtype)
+        if M == 1:
+            q = torch.where(available, log_u, log_q), torch.where(available, log_sf, log1m_q)
+            return q
+        clean = _mask(log_u, log_sf, available)
+        lower, upper = list(clean[0].unbind(-1)), list(clean[1].unbind(-1))
+        for j in range(M):
+            others = [i for i in range(M) if i != j]
+            known = torch.stack(
+                [available[..., i] | torch.full_like(available[..., i], i < j) for i in others], -1
+            )
+            given = _stack([lower[i] for i in others]), _stack([upper[i] for i in others])
+            q = log_q[..., j], log1m_q[..., j]
+            draw = self._inverse(q, _mask(*given, known), known, theta)
+            present = available[..., j]
+            lower[j] = torch.where(present, lower[j], draw[0])
+            upper[j] = torch.where(present, upper[j], draw[1])
+        return _stack(lower), _stack(upper)
+
+    def marginal(self, params: Params, keep: Sequence[int]) -> dict[str, Tensor]:
+        """The same theta: any sub-set of margins has the copula of the same generator."""
+        checked_margins(keep)
+        return dict(params)
+
+    def validate(self, params: Params, M: int) -> None:
+        """See `Copula.validate`."""
+        need(params, ["theta"], self.name)
+        lowest, highest, meaning = self._domain(M)
+        theta = params["theta"]
+        inside = (theta > lowest) if not self._closed_below else (theta >= lowest)
+        if not bool((inside & (theta < highest)).all()):
+            raise ConfigError(
+                f"theta of the {self.name} copula with M = {M} must satisfy {meaning}, found "
+                f"{theta.min().item():g} to {theta.max().item():g}"
+            )
+
+    _closed_below = False
+
+    @abstractmethod
+    def _domain(self, M: int) -> tuple[float, float, str]:
+        """Lowest and highest theta, and the condition in words."""
+
+    @abstractmethod
+    def _log_density(
+        self, log_u: Tensor, log_sf: Tensor, available: Tensor, theta: Tensor
+    ) -> Tensor:
+        """Log density over the available margins; rows with fewer than two are not used."""
+
+    @abstractmethod
+    def _conditional(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+        """P(U <= target | the known ones of the given margins); target itself where none is."""
+
+    def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+        """Solve `_conditional` = q for the target.
+
+        Bisection in arcsinh(logit u), where [-15, 15] spans u from e^-1.6e6 to 1 - e^-1.6e6, then
+        two Newton steps on the logit scale. Only the last one is differentiable: its derivatives
+        are those of the implicit function (1 / slope to q, -dh / slope to all else).
+        """
+        wanted = q[0] - q[1]
+        fixed = [x.detach() for x in (wanted, *given, theta)]
+        goal, fixed_given, fixed_theta = fixed[0], (fixed[1], fixed[2]), fixed[3]
+        shape = torch.broadcast_shapes(
+            goal.shape, given[0].shape[:-1], theta.shape, known.shape[:-1]
+        )
+        low = torch.full(shape, -15.0, dtype=goal.dtype, device=goal.device)
+        high = -low
+        for _ in range(40 if goal.dtype == torch.float64 else 26):
+            middle = 0.5 * (low + high)
+            h = self._conditional(
+                pair_from_logit(torch.sinh(middle)), fixed_given, known, fixed_theta
+            )
+            above = h[0] - h[1] > goal
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        logit = torch.sinh(0.5 * (low + high))
+        for step in range(2):
+            last = step == 1
+            target = pair_from_logit(logit)
+            slope = self._logit_slope(target, fixed_given, known, fixed_theta)
+            if last:
+                h = self._conditional(target, given, known, theta)
+                logit = logit - (h[0] - h[1] - wanted) / slope
+            else:
+                h = self._conditional(target, fixed_given, known, fixed_theta)
+                logit = logit - (h[0] - h[1] - goal) / slope
+        return pair_from_logit(logit)
+
+    def _logit_slope(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Tensor:
+        """d logit h / d logit u = c(u | given) u (1 - u) / (h (1 - h))."""
+        h = self._conditional(target, given, known, theta)
+        shape = h[0].shape + (1,)
+        own = [
+            torch.cat([x.expand(shape[:-1] + x.shape[-1:]), t.expand(shape[:-1]).unsqueeze(-1)], -1)
+            for x, t in zip(given, target, strict=True)
+        ]
+        present = torch.cat(
+            [known.expand(shape[:-1] + known.shape[-1:]), torch.ones_like(own[0][..., -1:]) > 0], -1
+        )
+        params = {"theta": theta}
+        joint = self.log_density(own[0], own[1], params, present)
+        margin = self.log_density(given[0], given[1], params, known)
+        return torch.exp(joint - margin + target[0] + target[1] - h[0] - h[1])
+
+
+def _mask(log_u: Tensor, log_sf: Tensor, available: Tensor) -> Pair:
+    """Put u = 1/2 where a margin is absent, so that what stands there cannot matter."""
+    return torch.where(available, log_u, LOG_HALF), torch.where(available, log_sf, LOG_HALF)
+
+
+def _stack(margins: list[Tensor]) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*margins), -1)
+
+
+def bounded_softplus(raw: Tensor, span: float) -> Tensor:
+    """softplus(raw) for small values, saturating smoothly at `span`."""
+    return span * torch.tanh(softplus(raw) / span)
+
+
+def inverse_bounded_softplus(value: Tensor, span: float) -> Tensor:
+    """Inverse of `bounded_softplus`, for 0 < value < span."""
+    x = span * torch.atanh(value / span)
+    return x + torch.log(-torch.expm1(-x))

@@ -1,0 +1,146 @@
+"""Elementary functions that keep value and gradient where the textbook form loses them.
+
+A probability travels as the pair (log u, log(1 - u)). Every branch below is guarded by the
+"double where": the branch that is not taken sees a harmless argument, else autograd would
+multiply its infinite derivative by zero and return NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .normal import log1mexp
+
+# Stands for log 0 where -inf would poison a gradient; exp() of it is 0 in float32 and float64.
+LOG_ZERO = -1e30
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) to full precision (torch's own is cut off above 20)."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def pair_from_logit(logit: Tensor) -> tuple[Tensor, Tensor]:
+    """(log u, log(1 - u)) from logit u."""
+    return -softplus(-logit), -softplus(logit)
+
+
+def log1mexp_exp(y: Tensor) -> Tensor:
+    """log(1 - exp(-exp(y))), that is log(1 - h) from y = log(-log h), for any real y."""
+    tiny = y < -18.0
+    # above 7 the result is 0 in either precision
+    direct = log1mexp(torch.exp(torch.where(tiny, 0.0, y).clamp(max=7.0)))
+    return torch.where(tiny, y - 0.5 * torch.exp(y.clamp(max=0.0)), direct)
+
+
+def pair_from_log_hazard(y: Tensor) -> tuple[Tensor, Tensor]:
+    """(log h, log(1 - h)) from y = log(-log h); y = inf is h = 0."""
+    return -torch.exp(y), log1mexp_exp(y)
+
+
+def log_neg_log(log_u: Tensor, log_sf: Tensor) -> Tensor:
+    """log(-log u) from the pair, accurate for u next to 0 and next to 1."""
+    near_one = log_sf < -17.0
+    small = log_u < -math.log(2.0)
+    middle = torch.where(near_one | small, -1.0, log_sf)
+    from_sf = torch.log(-torch.log1p(-torch.exp(middle)))
+    result = torch.where(small, torch.log(-torch.where(small, log_u, -1.0)), from_sf)
+    return torch.where(near_one, log_sf + 0.5 * torch.exp(log_sf), result)
+
+
+def log_softplus(x: Tensor) -> Tensor:
+    """log(log(1 + exp(x)))."""
+    tiny = x < -18.0
+    direct = torch.log(softplus(torch.where(tiny, 0.0, x)))
+    return torch.where(tiny, x - 0.5 * torch.exp(x.clamp(max=0.0)), direct)
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """Horner's scheme, lowest order first."""
+    result = torch.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        result = result * x + c
+    return result
+
+
+# log(sinh h / h) = h^2 (1/6 - h^2/180 + ...)
+_LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
+_ATANH = tuple(1.0 / (2 * k + 3) for k in range(9))
+_EXPM1_SECOND = tuple(1.0 / math.factorial(k + 2) for k in range(17))
+
+
+def log_expm1_ratio(y: Tensor) -> Tensor:
+    """log((exp(y) - 1) / y) for any real y; y/2 + y^2/24 - ... about 0."""
+    small = y.abs() < 0.5
+    half = torch.where(small, 0.5 * y, 0.0)
+    square = half.square()
+    series = half + square * _polynomial(square, _LOG_SINHC)
+    far = torch.where(small, 1.0, y)
+    size = far.abs()
+    direct = far.clamp(min=0.0) + log1mexp(size) - torch.log(size)
+    return torch.where(small, series, direct)
+
+
+def expm1_second(y: Tensor) -> Tensor:
+    """(exp(y) - 1 - y) / y^2, 1/2 at 0; y below about 80 (float32) or 700."""
+    small = y.abs() < 1.0
+    far = torch.where(small, 1.0, y)
+    series = _polynomial(torch.where(small, y, 0.0), _EXPM1_SECOND)
+    return torch.where(small, series, (torch.expm1(far) - far) / far.square())
+
+
+def _log1p_reduced(y: Tensor) -> tuple[Tensor, Tensor]:
+    """s = y / (2 + y) and (atanh(s)/s - 1)/s^2, the pieces of log(1 + y) = 2 atanh(s)."""
+    s = y / (2.0 + y)
+    return s, _polynomial(s.square(), _ATANH)
+
+
+def log1p_second(y: Tensor) -> Tensor:
+    """(y - log(1 + y)) / y^2 for y > -1, 1/2 at 0."""
+    small = y.abs() < 0.25
+    s, rest = _log1p_reduced(torch.where(small, y, 0.0))
+    series = 0.5 * (1.0 - s).square() * (1.0 / (1.0 - s) - s * rest)
+    far = torch.where(small, 1.0, y)
+    return torch.where(small, series, (far - torch.log1p(far)) / far.square())
+
+
+def log_log1p_over(theta: Tensor, log_x: Tensor) -> Tensor:
+    """log(log(1 + theta x) / theta) from log x: smooth through theta = 0, where it is log x.
+
+    Inverse of `log_x + log_expm1_ratio(theta * x)`. For 1 + theta x <= 0 the value is inf.
+    """
+    zero = theta == 0
+    log_size = torch.log(torch.where(zero, 1.0, theta).abs())
+    log_y = torch.where(zero, LOG_ZERO, log_size + log_x)
+    small = log_y < math.log(0.25)
+    y = torch.where(small, theta * torch.exp(torch.where(small, log_x, 0.0)), 0.0)
+    s, rest = _log1p_reduced(y)
+    near_zero = log_x - torch.log1p(0.5 * y) + torch.log1p(s.square() * rest)
+    positive = log_softplus(torch.where(small, 0.0, log_y)) - log_size
+    # theta < 0: -log(1 - |theta| x) / |theta|
+    inside = ~small & (log_y < 0)
+    negative = torch.log(-log1mexp(-torch.where(inside, log_y, -1.0))) - log_size
+    negative = torch.where(log_y < 0, negative, math.inf)
+    return torch.where(small, near_zero, torch.where(theta > 0, positive, negative))
+
+
+def log1p_scaled(x: Tensor, log_scale: Tensor) -> Tensor:
+    """log(1 + x exp(log_scale)) for x >= 0, with the derivative to x at x = 0 as well.
+
+    That derivative, exp(log_scale), is cut at e^60 (float32: e^40) when x is exactly 0, so that
+    sums of a batch of them stay finite.
+    """
+    zero = x == 0
+    general = softplus(torch.log(torch.where(zero, 1.0, x)) + log_scale)
+    cut = 40.0 if log_scale.dtype == torch.float32 else 60.0
+    return torch.where(zero, x * torch.exp(log_scale.clamp(max=cut)), general)
+
+
+def masked_logsumexp(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Logsumexp over the last axis of the entries where `mask` is true; LOG_ZERO if none."""
+    if mask is not None:
+        x = torch.where(mask, x, LOG_ZERO)
+    return torch.logsumexp(x, -1)
