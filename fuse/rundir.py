@@ -167,4 +167,4 @@ class RunDir:
 
     @property
     def _remedy(self) -> str:
-        return f"Remove {self.path} and give the `cm2 fuse` command again: it trains the same run anew."
+        return f"Remove {self.path} and give its `cm2 fuse` command again: it trains anew."

@@ -9,7 +9,7 @@ Tensor letters: B stays, M modalities, L steps, parts or tokens, D latent width,
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -133,7 +133,7 @@ class Objective(NamedTuple):
         return torch.stack([term.double() for term in terms]).sum()
 
 
-class FusionModel(nn.Module):
+class FusionModel(nn.Module, ABC):
     """Base of every method; one file and one registry entry each.
 
     Subclasses take the specs and a configuration, and nothing that depends on data: statistics
@@ -143,11 +143,14 @@ class FusionModel(nn.Module):
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
         uses_all_modalities: Every available modality can change the prediction.
         models_interaction: Modalities meet before the last linear map.
+        learns_alone: Prefixes of parameters that have a loss of their own; each group's gradient
+            is clipped by itself, so that it does not slow down the others.
     """
 
     vmappable: ClassVar[bool] = True
     uses_all_modalities: ClassVar[bool] = True
     models_interaction: ClassVar[bool] = True
+    learns_alone: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
         super().__init__()
@@ -169,6 +172,14 @@ class FusionModel(nn.Module):
     @abstractmethod
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit what must be known before the first step (normalisers) to the training rows."""
+
+    def track(self, batch: FusionBatch, output: FusionOutput) -> None:
+        """Let statistics follow the embeddings after one step of training.
+
+        Args:
+            batch: The rows of the step.
+            output: What the model said about them.
+        """
 
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
         """Renew statistics that follow the embeddings, after an epoch and before validation.

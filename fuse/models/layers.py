@@ -153,3 +153,12 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """
     count = mask.sum(1, keepdim=True).clamp(min=1)
     return x.sum(1) / count
+
+
+def unit_scale(z: Tensor) -> Tensor:
+    """Scale embeddings to root mean square 1 along the last axis; zero stays zero.
+
+    This is the paper's L2 normalisation times sqrt(D). It keeps the pace at which embeddings
+    drift small beside their spread, on which the statistics of the copula space rely.
+    """
+    return z * (z.square().mean(-1, keepdim=True) + 1e-8).rsqrt()

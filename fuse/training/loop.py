@@ -122,11 +122,11 @@ def _train_epoch(
             loss = objective.total(output.losses)
             loss.backward()  # type: ignore[no-untyped-call]
             _keep_only(model, objective.parameters)
-            norm = _gradient_norm(model)
+            norm = _clip(model, config.clip)
             if not math.isfinite(float(loss.detach()) + norm):
                 raise ConfigError(_non_finite(model, batch, output, where, config))
-            _clip(model, norm, config.clip)
             optimizer.step()
+            model.track(batch, output)
             total += float(loss.detach())
             meter.add(output.losses)
         meter.add_loss(total, len(batch.y))
@@ -182,15 +182,20 @@ def _gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
 
 
-def _gradient_norm(model: nn.Module) -> float:
-    norms = [gradient.norm().double() for _, gradient in _gradients(model)]
-    return float(torch.stack(norms).norm()) if norms else 0.0
-
-
-def _clip(model: nn.Module, norm: float, largest: float) -> None:
-    if 0 < largest < norm:
-        for _, gradient in _gradients(model):
-            gradient.mul_(largest / norm)
+def _clip(model: FusionModel, largest: float) -> float:
+    """Clip the gradient of every group of parameters, and return the sum of the norms before."""
+    groups: dict[str, list[Tensor]] = defaultdict(list)
+    for name, gradient in _gradients(model):
+        group = next((prefix for prefix in model.learns_alone if name.startswith(prefix)), "")
+        groups[group].append(gradient)
+    norms = []
+    for gradients in groups.values():
+        norm = float(torch.stack([g.norm().double() for g in gradients]).norm())
+        norms.append(norm)
+        if 0 < largest < norm < math.inf:
+            for gradient in gradients:
+                gradient.mul_(largest / norm)
+    return math.fsum(norms)
 
 
 def _non_finite(

@@ -1,0 +1,78 @@
+"""What stands in for an absent modality in the fusion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..copula.joint import JointModel
+from ..copula.whitening import CopulaSpace
+
+RANDOM = ("marginal", "conditional")
+"""Ways that need random numbers; their predictions are averaged over draws."""
+
+FROM_COPULA = (*RANDOM, "conditional-median", "conditional-mean")
+
+
+class Imputation(nn.Module):
+    """Fill the tokens of absent modalities.
+
+    `skip` leaves them out, `zero` and `mean` (over the training rows) are constants, `learned` is
+    a parameter, `marginal` draws from the modality's own distribution as the paper does, and
+    `conditional` given the modalities that are present, through the copula; `-median` and `-mean`
+    are its deterministic forms.
+
+    Args:
+        how: One of these names.
+        modalities: Number M of modalities.
+        size: Width D of the embeddings.
+    """
+
+    def __init__(self, how: str, modalities: int, size: int) -> None:
+        super().__init__()
+        self.how = how
+        if how == "learned":
+            self.learned = nn.Parameter(0.02 * torch.randn(modalities, size))
+
+    def forward(
+        self,
+        z: Tensor,
+        w: Tensor,
+        available: Tensor,
+        space: CopulaSpace,
+        joint: JointModel,
+        started: Tensor,
+        uniforms: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Complete the tokens.
+
+        Args:
+            z: Embeddings, ``(B, M, D)``, zero where absent.
+            w: Copula coordinates, ``(B, M, D_c)``.
+            available: ``(B, M)`` bool.
+            space: The copula space.
+            joint: The joint density of the coordinates.
+            started: 1 once the mixtures have started from data, else 0: then nothing is drawn.
+            uniforms: Numbers in (0, 1), ``(B, S, M, ·)``, for the random ways.
+
+        Returns:
+            Tokens ``(S, B, M, D)``, and which of them are read, ``(B, M)`` bool.
+        """
+        everything = torch.ones_like(available)
+        there = available.unsqueeze(-1)
+        if self.how == "skip":
+            return z.unsqueeze(0), available
+        if self.how == "zero":
+            return z.unsqueeze(0), everything
+        if self.how == "learned":
+            return torch.where(there, z, self.learned).unsqueeze(0), everything
+        if self.how == "mean":
+            drawn = space.whitening.embedding_mean.expand(1, *z.shape)
+        else:
+            if uniforms is None:
+                uniforms = torch.full((len(z), 1, w.shape[1], joint.noise_size), 0.5).to(w)
+            drawn = space.decode(
+                joint.sample_missing(w, available, uniforms.to(w).transpose(0, 1), self.how)
+            )
+        drawn = (drawn * started).to(z.dtype)
+        return torch.where(there, z, drawn), everything
