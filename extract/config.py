@@ -30,74 +30,86 @@ class ExtractConfig(BaseModel):
         description="Root folder of the source tables: MIMIC-III, or MIMIC-IV (with its chest "
         "films and reports under files/)."
     )
-    cache: Path = Field(Path("cm2-cache"), description="Cache folder; made when absent.")
+    cache: Path = Field(default=Path("cm2-cache"), description="Cache folder; made when absent.")
     modality: tuple[str, ...] = Field(
-        ("ehr",), description="What to extract: ehr, cxr, report, or all; may be repeated."
+        default=("ehr",), description="What to extract: ehr, cxr, report, or all; may be repeated."
     )
     dataset: Literal["auto", "mimic3", "mimic4"] = Field(
-        "auto", description="Layout of the source; auto reads it off the tables that are present."
+        default="auto",
+        description="Layout of the source; auto reads it off the tables that are present.",
     )
     cohort: str = Field(
-        "default",
+        default="default",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
         description="Name of the cohort inside the cache; cohorts share every encoded vector.",
     )
     splits: Path | None = Field(
-        None,
+        default=None,
         description="Your own split by patient: a table with the columns subject_id and split "
         "(train, val or test), or a folder with two header-less files of subject_id,0|1 lines, "
         "testset*.csv and valset*.csv.",
     )
     split_seed: int = Field(
-        0, ge=0, description="Seed of the hashed 70/10/20 split by patient; ignored with --splits."
+        default=0,
+        ge=0,
+        description="Seed of the hashed 70/10/20 split by patient; ignored with --splits.",
     )
     readm_rule: Literal["icu", "hospital"] = Field(
-        "icu",
+        default="icu",
         description="What counts as a readmission within 30 days: icu, the patient's next eligible "
         "ICU admission (the published rule), or hospital, any next hospital admission.",
     )
     death_rule: Literal["deathtime", "dod"] = Field(
-        "deathtime",
+        default="deathtime",
         description="What counts as death in hospital: deathtime, the admission's time of death or "
         "its flag, or dod, date or time of death between admission and discharge (the published "
         "rule, which also counts deaths later on the day of discharge).",
     )
     encoder: str | None = Field(
-        None, description="Encoder of films or reports by name; by default the one of the paper."
+        default=None,
+        description="Encoder of films or reports by name; by default the one of the paper.",
     )
     weights: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="Encoder weights as PATH or random:SEED, preceded by MODALITY= when several "
         "modalities are extracted; required on anything but the synthetic demo.",
     )
     preset: Literal["corrected", "reference"] = Field(
-        "corrected",
+        default="corrected",
         description="corrected: known defects of the published pipeline mended (59 columns); "
         "reference: the published behaviour, cell by cell (76 columns).",
     )
     step_hours: float = Field(
-        2.0, gt=0, le=48, allow_inf_nan=False, description="Width of one bin of the series, hours."
+        default=2.0,
+        gt=0,
+        le=48,
+        allow_inf_nan=False,
+        description="Width of one bin of the series, hours.",
     )
     until_hours: float = Field(
-        48.0,
+        default=48.0,
         gt=0,
         le=48,
         allow_inf_nan=False,
         description="End of the series in hours after ICU entry; at most 48, the prediction time.",
     )
     max_reject: float = Field(
-        0.001,
+        default=0.001,
         ge=0,
         le=1,
         description="Largest tolerated share of unreadable items, as 0.001 or 0.1%.",
     )
     limit: int | None = Field(
-        None, ge=1, description="Encode at most this many items; a later full call continues."
+        default=None,
+        ge=1,
+        description="Encode at most this many items; a later full call continues.",
     )
     workers: int | Literal["auto"] = Field(
-        "auto", description="Processes that decode and tokenise; auto is one per core."
+        default="auto", description="Processes that decode and tokenise; auto is one per core."
     )
-    device: str = Field("auto", description="Where encoders run: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        default="auto", description="Where encoders run: auto, cpu, cuda or cuda:N."
+    )
 
     @field_validator("max_reject", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from ..sources import Source
 from ..sources.catalogue import Preset, columns, variables
 from ..work import Plan, Work
 from . import events
-from .grid import bins, columns_of, last_in_bin
+from .grid import columns_of, last_in_bin
 
 SHARD_ITEMS = 2048
 NO_MEASUREMENT = "no_measurement"
@@ -130,10 +130,4 @@ def _links(stay_ids: list[int], present: set[int]) -> pa.Table:
     )
 
 
-def estimate(config: ExtractConfig, stays: int) -> dict[str, float]:
-    """Return the size of the store in bytes and the number of shards for so many stays."""
-    width = bins(config.until_hours, config.step_hours) * len(columns(config.preset))
-    return {"bytes": stays * width * 4.0, "shards": float(-(-stays // SHARD_ITEMS))}
-
-
-__all__ = ["NO_MEASUREMENT", "SHARD_ITEMS", "estimate", "plan", "space"]
+__all__ = ["NO_MEASUREMENT", "SHARD_ITEMS", "plan", "space"]
