@@ -68,7 +68,7 @@ def schedule(stays: list[Stay], rng: Generator) -> Iterator[Study]:
     for stay in stays:
         z = stay.z[1]
         until = min(stay.hours, 47.5)
-        if rng.random() < expit(-1.35 + 0.8 * z):
+        if rng.random() < expit(-1.2 + 0.9 * z):
             hours = np.sort(rng.uniform(0.3, until, 1 + rng.poisson(0.4)))
             for place, hour in enumerate(hours):
                 last = place == hours.size - 1

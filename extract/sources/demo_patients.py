@@ -114,13 +114,13 @@ def frank_uniforms(rng: Generator, count: int, theta: float) -> np.ndarray:
 def death_probability(z: np.ndarray) -> np.ndarray:
     """Probability of death in hospital given the normal scores, [..., 3] -> [...]."""
     e, c, r = z[..., 0], z[..., 1], z[..., 2]
-    return np.asarray(expit(-2.1 + 1.0 * e + 0.8 * c + 0.4 * r + 0.5 * e * c))
+    return np.asarray(expit(-2.6 + 0.9 * e + 1.8 * c + 0.3 * r + 0.6 * e * c))
 
 
 def readmission_probability(z: np.ndarray) -> np.ndarray:
     """Probability that a survivor comes back within 30 days, [..., 3] -> [...]."""
     e, c, r = z[..., 0], z[..., 1], z[..., 2]
-    return np.asarray(expit(-2.2 + 0.5 * e + 0.4 * c + 0.7 * r + 0.3 * e * c))
+    return np.asarray(expit(-1.9 + 0.6 * e + 0.9 * c + 0.7 * r + 0.3 * e * c))
 
 
 class _Numbers:
