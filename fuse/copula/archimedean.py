@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from .family import Copula, Params, checked_margins, need
-from .special import pair_from_logit, softplus
+from .special import broadcast, broadcast_shape, pair_from_logit, softplus
 
 Pair = tuple[Tensor, Tensor]
 LOG_HALF = -math.log(2.0)
@@ -74,8 +74,7 @@ class Archimedean(Copula):
         M = log_u.shape[-1]
         theta = params["theta"].to(log_u.dtype)
         if M == 1:
-            q = torch.where(available, log_u, log_q), torch.where(available, log_sf, log1m_q)
-            return q
+            return torch.where(available, log_u, log_q), torch.where(available, log_sf, log1m_q)
         clean = _mask(log_u, log_sf, available)
         lower, upper = list(clean[0].unbind(-1)), list(clean[1].unbind(-1))
         for j in range(M):
@@ -134,7 +133,7 @@ class Archimedean(Copula):
         wanted = q[0] - q[1]
         fixed = [x.detach() for x in (wanted, *given, theta)]
         goal, fixed_given, fixed_theta = fixed[0], (fixed[1], fixed[2]), fixed[3]
-        shape = torch.broadcast_shapes(
+        shape = broadcast_shape(
             goal.shape, given[0].shape[:-1], theta.shape, known.shape[:-1]
         )
         low = torch.full(shape, -15.0, dtype=goal.dtype, device=goal.device)
@@ -162,7 +161,7 @@ class Archimedean(Copula):
     def _logit_slope(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Tensor:
         """d logit h / d logit u = c(u | given) u (1 - u) / (h (1 - h))."""
         h = self._conditional(target, given, known, theta)
-        shape = h[0].shape + (1,)
+        shape = (*h[0].shape, 1)
         own = [
             torch.cat([x.expand(shape[:-1] + x.shape[-1:]), t.expand(shape[:-1]).unsqueeze(-1)], -1)
             for x, t in zip(given, target, strict=True)
@@ -182,7 +181,7 @@ def _mask(log_u: Tensor, log_sf: Tensor, available: Tensor) -> Pair:
 
 
 def _stack(margins: list[Tensor]) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*margins), -1)
+    return torch.stack(broadcast(*margins), -1)
 
 
 def bounded_softplus(raw: Tensor, span: float) -> Tensor:

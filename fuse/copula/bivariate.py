@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .normal import log1mexp, normal_quantile
-from .special import LOG_ZERO, softplus
+from .special import LOG_ZERO, broadcast, softplus
 from .student import scaled_sinh, student_quantile
 
 NODES = 10
@@ -31,7 +31,7 @@ DEPTH = 36
 def gaussian_log_cdf(log_u: Tensor, log_sf: Tensor, rho: Tensor) -> Tensor:
     """log of the bivariate Gaussian copula at pairs (..., 2)."""
     h, k = normal_quantile(log_u, log_sf).unbind(-1)
-    h, k, rho = torch.broadcast_tensors(h, k, rho.to(h.dtype))
+    h, k, rho = broadcast(h, k, rho.to(h.dtype))
     t, log_weight = _panels(rho, h, k)
     near, far = (_safe_log((h - k).square()), _safe_log((h + k).square()))
     kernel = -0.5 * torch.exp(_log_quadratic(t, near, far))
@@ -44,7 +44,7 @@ def student_log_cdf(log_u: Tensor, log_sf: Tensor, rho: Tensor, nu: Tensor) -> T
     scale = y.abs().amax(-1, keepdim=True).detach()
     h, k = scaled_sinh(y, -scale).unbind(-1)
     twice = 2.0 * scale.squeeze(-1)
-    h, k, rho, nu, twice = torch.broadcast_tensors(h, k, rho.double(), nu.double(), twice)
+    h, k, rho, nu, twice = broadcast(h, k, rho.double(), nu.double(), twice)
     t, log_weight = _panels(rho, h, k)
     near, far = (_safe_log((h - k).square()) + twice, _safe_log((h + k).square()) + twice)
     nu = nu.unsqueeze(-1)

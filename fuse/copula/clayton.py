@@ -57,7 +57,7 @@ class Clayton(Archimedean):
     ) -> Tensor:
         M = log_u.shape[-1]
         minus_log = torch.where(available, -log_u, 0.0)
-        log_a, log_s = _log_sums(log_u, log_sf, available, theta)
+        _, log_s = _log_sums(log_u, log_sf, available, theta)
         n = available.sum(-1).to(log_u.dtype)
         k = torch.arange(M, device=log_u.device, dtype=log_u.dtype)
         used = k < n.unsqueeze(-1)

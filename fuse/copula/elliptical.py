@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, UnsupportedError
 from .family import Copula, Params, checked_margins
+from .special import broadcast_shape
 
 Pair = tuple[Tensor, Tensor]
 LOG_HALF = -math.log(2.0)
@@ -125,8 +126,7 @@ class Elliptical(Copula):
         else:
             present = available
             masked = _masked(correlation.unsqueeze(-3), _patterns(M, log_u.device))
-            every = _factorise(masked)
-            factor = Factor(*(_select(t, available) for t in every))
+            factor = _select_factor(_factorise(masked), available)
         scores = self._masked_scores(log_u, log_sf, present, params)
         density = self._density(scores, present, factor, params)
         return torch.where(present.sum(-1) >= 2, density, 0.0).to(log_u.dtype)
@@ -159,7 +159,7 @@ class Elliptical(Copula):
         correlation = params["correlation"][..., :j, :j].double()
         present = torch.arange(j, device=log_u.device) < j - 1
         regression = _regress(correlation, present)
-        shape = torch.broadcast_shapes(log_q.shape, log_u.shape[:-1])
+        shape = broadcast_shape(log_q.shape, log_u.shape[:-1])
         target = [
             torch.cat(
                 [
@@ -188,7 +188,7 @@ class Elliptical(Copula):
         M = log_u.shape[-1]
         patterns = _patterns(M, log_u.device)
         every = _regress(params["correlation"].double().unsqueeze(-3), patterns)
-        factor = Factor(*(_select(t, available) for t in every.factor))
+        factor = _select_factor(every.factor, available)
         regression = Regression(
             _select(every.slope, available), _select(every.innovation, available), factor
         )
@@ -235,18 +235,29 @@ def _patterns(M: int, device: torch.device) -> Tensor:
     return (number >> torch.arange(M, device=device)) % 2 == 1
 
 
-def _select(table: Tensor, available: Tensor) -> Tensor:
-    """Pick each row's pattern from a table (..., 2^M) or (..., 2^M, M, M) without indexing.
+def _chosen(available: Tensor, dtype: torch.dtype) -> Tensor:
+    """One-hot number of each row's pattern, (..., 2^M).
 
-    Multiplying by a one-hot vector broadcasts the leading axes of both and works under vmap.
+    Multiplying by it selects from a table, broadcasts the leading axes of both and works under
+    vmap, which indexing would not.
     """
     M = available.shape[-1]
     number = (available * 2 ** torch.arange(M, device=available.device)).sum(-1, keepdim=True)
-    chosen = (number == torch.arange(2**M, device=available.device)).to(table.dtype)
-    if M > 1 and table.ndim >= 3 and table.shape[-2:] == (M, M) and table.shape[-3] == 2**M:
-        flat = table.reshape((*table.shape[:-2], M * M))
-        return (chosen.unsqueeze(-2) @ flat).squeeze(-2).unflatten(-1, (M, M))
-    return (chosen * table).sum(-1)
+    return (number == torch.arange(2**M, device=available.device)).to(dtype)
+
+
+def _select(table: Tensor, available: Tensor) -> Tensor:
+    """Each row's matrix (..., M, M) from a table (..., 2^M, M, M)."""
+    M = available.shape[-1]
+    flat = table.reshape((*table.shape[:-2], M * M))
+    picked = (_chosen(available, table.dtype).unsqueeze(-2) @ flat).squeeze(-2)
+    return picked.reshape((*picked.shape[:-1], M, M))
+
+
+def _select_factor(every: Factor, available: Tensor) -> Factor:
+    """Each row's factor from those of all patterns."""
+    log_det = (_chosen(available, every.log_det.dtype) * every.log_det).sum(-1)
+    return Factor(_select(every.inverse, available), log_det)
 
 
 def _masked(correlation: Tensor, present: Tensor) -> Tensor:

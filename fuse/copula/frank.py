@@ -108,13 +108,15 @@ class Frank(Archimedean):
         # h = q A(q x)/A(x) ((1 - x)/(1 - q x))^n, A the Eulerian polynomial of order n - 1;
         # -log h is the sum of the three non-negative terms below
         orders = _orders(size, log_x)
-        terms = _eulerian(size, n - 1, log_x) * torch.exp(orders * log_x.unsqueeze(-1))
+        coefficients = _eulerian(size, n - 1, log_x)
+        terms = coefficients * torch.exp(orders * log_x.unsqueeze(-1))
         q_powers = torch.exp(orders * log_q.unsqueeze(-1))
-        # sum_k a_k x^k (1 - q^k)/(1 - q) = sum_i q^i sum_{k > i} a_k x^k
-        above = torch.ones(size, size, dtype=terms.dtype, device=terms.device).tril(-1)
-        difference = (q_powers * (terms @ above)).sum(-1)
+        # sum_k a_k x^k (1 - q^k)/(1 - q) = x sum_i q^i sum_{k > i} a_k x^(k - 1), and a_1 > 0
+        lowered = coefficients[..., 1:] * torch.exp(orders[:-1] * log_x.unsqueeze(-1))
+        above = torch.ones_like(orders[1:] * orders[:-1, None]).triu().mT  # k > i
+        difference = (q_powers[..., :-1] * (lowered @ above)).sum(-1)
         changes = n >= 3
-        log_difference = torch.log(torch.where(changes, difference, 1.0))
+        log_difference = log_x + torch.log(torch.where(changes, difference, 1.0))
         log_r = log1m_q + log_difference - torch.log((terms * q_powers).sum(-1))
         second = torch.where(changes, log_softplus(torch.where(changes, log_r, 0.0)), LOG_ZERO)
         count = n.clamp(min=1).to(theta.dtype)

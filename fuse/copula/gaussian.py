@@ -14,9 +14,9 @@ from .normal import complete, log_ndtr, normal_quantile
 class Gaussian(Elliptical):
     """Gaussian copula: the dependence of a normal vector with correlation matrix R.
 
-    Domain: R positive definite. No tail dependence. log c = -log det L - (|L^-1 z|^2 - |z|^2)/2 with
-    z = Phi^-1(u) and R = L L'. The paper's matrix form calls R a covariance and has (2 pi)^M too
-    much.
+    Domain: R positive definite. No tail dependence. With z = Phi^-1(u) and R = L L' the log density
+    is -log det L - (|L^-1 z|^2 - |z|^2)/2. The paper's matrix form calls R a covariance and has a
+    factor (2 pi)^M too much.
     """
 
     name = "gaussian"

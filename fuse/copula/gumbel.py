@@ -28,10 +28,10 @@ class Gumbel(Archimedean):
     Domain: theta >= 1, 1 is independence; positive dependence only. The paper's printed trivariate
     density (appendix C.2) is off by theta^-6.
 
-    With l_i = -log u_i, s = (sum l_i^theta)^(1/theta) and delta = theta - 1 the n-variate density is
-    e^-s prod(l_i^delta / u_i) s^(-n theta) sum_k b_{n,k} s^k, b_{n+1,k} = b_{n,k-1} + (n delta + n -
-    k) b_{n,k}, b_{1,1} = 1: all terms are non-negative, and those with k < n carry a factor delta,
-    which is taken out so that theta = 1 has a value and a one-sided gradient.
+    With l_i = -log u_i, s = (sum l_i^theta)^(1/theta) and delta = theta - 1 the n-variate density
+    is e^-s prod(l_i^delta / u_i) s^(-n theta) sum_k b_{n,k} s^k, where b_{1,1} = 1 and b_{n+1,k} =
+    b_{n,k-1} + (n delta + n - k) b_{n,k}. All terms are non-negative, and those with k < n carry a
+    factor delta, which is taken out so that theta = 1 has a value and a one-sided gradient.
     """
 
     name = "gumbel"
@@ -77,7 +77,7 @@ class Gumbel(Archimedean):
         log_t = masked_logsumexp(theta.unsqueeze(-1) * log_neg_log(*given), known)
         log_t = torch.where(nothing, 0.0, log_t)
         log_s = log_t / theta
-        # growth = log(t_with / t_without)
+        # growth: by how much the target raises log t
         log_growth = log_softplus(theta * log_neg_log(*target) - log_t)
         growth = torch.exp(log_growth)
         # h = exp(-s expm1(growth/theta)) sum_k w_k exp(-e_k growth)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .family import Copula, Params, checked_margins, need
+from .special import broadcast_shape
 
 Pair = tuple[Tensor, Tensor]
 
@@ -37,9 +38,7 @@ class Independence(Copula):
         self, log_u: Tensor, log_sf: Tensor, params: Params, available: Tensor | None = None
     ) -> Tensor:
         """Zero."""
-        shape = log_u.shape
-        if available is not None:
-            shape = torch.broadcast_shapes(shape, available.shape)
+        shape = broadcast_shape(log_u.shape, log_u.shape if available is None else available.shape)
         return torch.zeros(shape[:-1], dtype=log_u.dtype, device=log_u.device)
 
     def log_cdf(self, log_u: Tensor, log_sf: Tensor, params: Params) -> Tensor:
@@ -54,7 +53,7 @@ class Independence(Copula):
         self, log_q: Tensor, log1m_q: Tensor, log_u: Tensor, log_sf: Tensor, params: Params
     ) -> Pair:
         """u_j = q."""
-        shape = torch.broadcast_shapes(log_q.shape, log_u.shape[:-1])
+        shape = broadcast_shape(log_q.shape, log_u.shape[:-1])
         return log_q.expand(shape), log1m_q.expand(shape)
 
     def impute(

@@ -8,6 +8,7 @@ multiply its infinite derivative by zero and return NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -137,6 +138,16 @@ def log1p_scaled(x: Tensor, log_scale: Tensor) -> Tensor:
     general = softplus(torch.log(torch.where(zero, 1.0, x)) + log_scale)
     cut = 40.0 if log_scale.dtype == torch.float32 else 60.0
     return torch.where(zero, x * torch.exp(log_scale.clamp(max=cut)), general)
+
+
+def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape of these shapes."""
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
+def broadcast(*tensors: Tensor) -> list[Tensor]:
+    """Expand tensors to their common shape."""
+    return list(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]
 
 
 def masked_logsumexp(x: Tensor, mask: Tensor | None) -> Tensor:

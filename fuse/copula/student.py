@@ -18,10 +18,12 @@ from scipy import special
 from torch import Tensor
 
 from .normal import complete, log1mexp
+from .special import broadcast
 
 Array = NDArray[np.float64]
 
 DEEP = -600.0  # log probability below which scipy's stdtr and stdtrit are left
+FAR = -300.0  # arcsinh x below which x is no longer formed
 
 
 def _log_t2(y: Array, nu: Array) -> Array:
@@ -35,22 +37,38 @@ def _log_t2(y: Array, nu: Array) -> Array:
 
 def _log_tail(y: Array, nu: Array) -> Array:
     """log P(T < sinh y) for y <= 0."""
-    x = np.sinh(np.maximum(y, -300.0))
+    x = np.sinh(np.maximum(y, FAR))
     with np.errstate(divide="ignore", under="ignore"):
-        direct = np.log(special.stdtr(nu, x))
-    deep = ~(direct > DEEP)
-    if not deep.any():
-        return direct
-    # half the regularised incomplete beta function of z = nu/(nu + x^2), from its power series
-    y, nu = y[deep], nu[deep]
-    a = 0.5 * nu
-    log_z = -_log_t2(y, nu)
-    z = np.exp(log_z)
-    series = special.hyp2f1(a + 0.5, 1.0, a + 1.0, z)
-    direct[deep] = (
-        a * log_z + 0.5 * np.log1p(-z) - np.log(nu) - special.betaln(a, 0.5) + np.log(series)
-    )
+        direct: Array = np.log(special.stdtr(nu, x))
+    deep = ~(direct > DEEP) | (y < FAR)
+    if deep.any():
+        direct[deep] = _deep_log_tail(y[deep], nu[deep])
     return direct
+
+
+def _deep_log_tail(y: Array, nu: Array) -> Array:
+    """The same below scipy's reach: half the regularised incomplete beta function I_z(nu/2, 1/2).
+
+    z = nu/(nu + x^2), by its continued fraction (DLMF 8.17.22, modified Lentz), in log space.
+    """
+    a, b = 0.5 * nu, 0.5
+    log_z = -_log_t2(y, nu)
+    size = -y
+    log_square = 2.0 * (size + np.log(-np.expm1(-2.0 * size)) - math.log(2.0))
+    log_rest = log_square - np.log(nu) + log_z  # log(1 - z)
+    z = np.exp(log_z)
+    c = np.ones_like(z)
+    d = 1.0 / (1.0 - (a + b) * z / (a + 1.0))
+    fraction = d
+    for m in range(1, 60):
+        even = m * (b - m) * z / ((a + 2 * m - 1.0) * (a + 2 * m))
+        d, c = 1.0 / (1.0 + even * d), 1.0 + even / c
+        fraction = fraction * d * c
+        odd = -(a + m) * (a + b + m) * z / ((a + 2 * m) * (a + 2 * m + 1.0))
+        d, c = 1.0 / (1.0 + odd * d), 1.0 + odd / c
+        fraction = fraction * d * c
+    result: Array = a * log_z + b * log_rest - np.log(nu) - special.betaln(a, b) + np.log(fraction)
+    return result
 
 
 def _log_cdf(y: Array, nu: Array) -> Array:
@@ -74,7 +92,7 @@ def _tail_quantile(log_p: Array, nu: Array) -> Array:
         constant = special.gammaln(0.5 * nu + 0.5) - special.gammaln(0.5 * nu)
         constant = constant + (0.5 * nu - 1.0) * np.log(nu) - 0.5 * math.log(math.pi)
         power = (log_p - constant) / nu - math.log(2.0)
-    hard = (log_p < DEEP) | ~(np.abs(x) < 1e120)
+    hard = (log_p < DEEP) | ~(np.abs(x) < 1e100)
     y = np.where(hard, np.minimum(power, -1.0), np.arcsinh(np.where(hard, 0.0, x)))
     if hard.any():
         z, p, n = y[hard], log_p[hard], nu[hard]
@@ -95,7 +113,7 @@ def _nu_slope(y: Array, nu: Array) -> Array:
 
 
 def _through_numpy(function: Callable[[Array, Array], Array], x: Tensor, nu: Tensor) -> Tensor:
-    x, nu = torch.broadcast_tensors(x, nu)
+    x, nu = broadcast(x, nu)
     arrays = [np.atleast_1d(t.detach().to("cpu", torch.float64).numpy()) for t in (x, nu)]
     result = function(arrays[0], np.ascontiguousarray(arrays[1]))
     return torch.from_numpy(np.asarray(result)).reshape(x.shape).to(x.device)
@@ -162,7 +180,7 @@ class _LogTail(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_y = _sum_to(grad * torch.exp(_log_slope_tensor(y, nu) - value), y)
         if ctx.needs_input_grad[1]:
-            to_nu = _sum_to(grad * _NuSlope.apply(y, nu), nu)  # type: ignore[no-untyped-call]
+            to_nu = _sum_to(grad * _NuSlope.apply(y, nu), nu)
         return to_y, to_nu
 
     @staticmethod
@@ -189,7 +207,7 @@ class _TailQuantile(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_p = _sum_to(grad * per_log, log_p)
         if ctx.needs_input_grad[1]:
-            slope = _NuSlope.apply(y, nu)  # type: ignore[no-untyped-call]
+            slope = _NuSlope.apply(y, nu)
             to_nu = _sum_to(-grad * per_log * slope, nu)
         return to_p, to_nu
 
@@ -214,16 +232,16 @@ def student_quantile(log_u: Tensor, log_sf: Tensor, nu: Tensor) -> Tensor:
         y with P(T_nu < sinh y) = u, float64.
     """
     lower = log_u < log_sf
-    small, nu = torch.broadcast_tensors(torch.where(lower, log_u, log_sf).double(), nu.double())
-    y: Tensor = _TailQuantile.apply(small, nu)  # type: ignore[no-untyped-call]
+    small, nu = broadcast(torch.where(lower, log_u, log_sf).double(), nu.double())
+    y: Tensor = _TailQuantile.apply(small, nu)
     return torch.where(lower, y, -y)
 
 
 def student_pair(y: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
     """(log P(T < sinh y), log P(T > sinh y)) with nu degrees of freedom, float64."""
-    y, nu = torch.broadcast_tensors(y.double(), nu.double())
+    y, nu = broadcast(y.double(), nu.double())
     upper = y > 0
-    small: Tensor = _LogTail.apply(torch.where(upper, -y, y), nu)  # type: ignore[no-untyped-call]
+    small: Tensor = _LogTail.apply(torch.where(upper, -y, y), nu)
     return complete(small, upper)
 
 

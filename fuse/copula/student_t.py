@@ -10,7 +10,7 @@ from .archimedean import bounded_softplus, inverse_bounded_softplus
 from .bivariate import student_log_cdf
 from .elliptical import Elliptical, Factor, Pair, Regression
 from .family import Params, need
-from .special import LOG_ZERO, softplus
+from .special import LOG_ZERO, broadcast_shape, softplus
 from .student import (
     arcsinh_scaled,
     log_abs_sinh,
@@ -68,7 +68,7 @@ class Student(Elliptical):
             return raw
         span = LARGEST_NU - SMALLEST_NU
         nu = inverse_bounded_softplus(params["nu"].double() - SMALLEST_NU, span).unsqueeze(-1)
-        shape = torch.broadcast_shapes(raw.shape[:-1], nu.shape[:-1])
+        shape = broadcast_shape(raw.shape[:-1], nu.shape[:-1])
         return torch.cat([raw.expand((*shape, raw.shape[-1])), nu.expand((*shape, 1))], -1)
 
     def validate(self, params: Params, M: int) -> None:
