@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Bars, interval, set_up_logging, table
+from .console import Bars, metric_table, outline, records, set_up_logging, table
 from .errors import CM2Error
 from .progress import Stop
 
@@ -147,8 +147,7 @@ def extract(dry_run: bool, time_limit: float | None, as_json: bool, **options: A
         if as_json:
             _print_json(rows)
         else:
-            header = list(dict.fromkeys(key for row in rows for key in row))
-            print(table(header, [[row.get(key) for key in header] for row in rows]))
+            print(records(rows))
         return
     summary = runner.extract(config, progress=_bars(), stop=_stop(time_limit))
     if as_json:
@@ -189,19 +188,9 @@ def fuse(
     if as_json:
         _print_json({"run": str(run.path), "val": metrics})
     else:
-        print(_metric_table([(run.info.get("model", settings.model), "val", metrics)]))
+        print(metric_table([(run.info.get("model", settings.model), "val", metrics)]))
         print(f"run: {run.path}")
     _next(f"cm2 evaluate {run.path} --cache {cache}")
-
-
-def _metric_table(rows: list[tuple[str, str, dict[str, Any]]]) -> str:
-    header = ["model", "split", "n", "positives", "AUROC", "AUPR", "Brier", "ECE"]
-    body = [
-        [name, split, m.get("n"), m.get("positives")]
-        + [interval(m.get(key)) for key in ("auroc", "aupr", "brier", "ece")]
-        for name, split, m in rows
-    ]
-    return table(header, body)
 
 
 # --- judging -----------------------------------------------------------------------------------
@@ -228,7 +217,7 @@ def evaluate(
     if as_json:
         _print_json({str(path): metrics for path, _, metrics in results})
     else:
-        print(_metric_table([(name, split, metrics) for _, name, metrics in results]))
+        print(metric_table([(name, split, metrics) for _, name, metrics in results]))
     _next(f"cm2 report {runs[0]} --cache {cache}")
 
 
@@ -305,21 +294,7 @@ def inspect(
     if as_json:
         _print_json(facts)
     else:
-        print("\n".join(_outline(facts)))
-
-
-def _outline(value: Any, indent: str = "") -> list[str]:
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            lines += [f"{indent}{key}:", *_outline(item, indent + "  ")]
-        elif isinstance(item, list) and item and isinstance(item[0], dict):
-            lines.append(f"{indent}{key}:")
-            for part in item:
-                lines.append(f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in part.items()))
-        else:
-            lines.append(f"{indent}{key}: {item}")
-    return lines
+        print("\n".join(outline(facts)))
 
 
 # --- upkeep ------------------------------------------------------------------------------------
@@ -337,8 +312,7 @@ def cache_ls(
     if as_json:
         _print_json(rows)
         return
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    print(table(header, [[row.get(key) for key in header] for row in rows]))
+    print(records(rows))
 
 
 @cache_app.command("verify")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -163,3 +164,50 @@ def interval(metric: dict[str, float | None] | None) -> str:
     if metric.get("low") is None:
         return f"{metric['value']:.3f}"
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+
+
+def records(rows: Sequence[Mapping[str, object]]) -> str:
+    """Lay out rows given as mappings; a key that a row lacks is an empty cell.
+
+    Args:
+        rows: One mapping of column title to cell per row.
+    """
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    return table(header, [[row.get(key) for key in header] for row in rows])
+
+
+def metric_table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
+    """Lay out the metrics of models with their intervals.
+
+    Args:
+        rows: Name of the model, split, metrics as `evaluate` returns them.
+    """
+    header = ["model", "split", "n", "positives", "AUROC", "AUPR", "Brier", "ECE"]
+    body = [
+        [name, split, metrics.get("n"), metrics.get("positives")]
+        + [interval(metrics.get(key)) for key in ("auroc", "aupr", "brier", "ece")]
+        for name, split, metrics in rows
+    ]
+    return table(header, body)
+
+
+def outline(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Write nested facts as indented lines.
+
+    Args:
+        facts: Names to values; mappings and lists of mappings open a level.
+        indent: Blanks before every line.
+    """
+    lines = []
+    for key, item in facts.items():
+        if isinstance(item, Mapping) and item:
+            lines += [f"{indent}{key}:", *outline(item, indent + "  ")]
+        elif isinstance(item, list) and item and isinstance(item[0], Mapping):
+            lines.append(f"{indent}{key}:")
+            lines += [
+                f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in part.items() if v is not None)
+                for part in item
+            ]
+        else:
+            lines.append(f"{indent}{key}: {item}")
+    return lines

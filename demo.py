@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .console import interval, table
+from .console import metric_table
 from .progress import Progress, Stop, never, silent
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -71,8 +71,6 @@ def run_demo(
         run = fuse(config, cache, progress=progress, stop=stop)
         metrics = run.metrics("test") or evaluate(run, cache, "test", progress=progress)
         runs.append(run)
-        rows.append([name, metrics["n"], metrics["positives"]])
-        rows[-1] += [interval(metrics[key]) for key in ("auroc", "aupr", "brier")]
+        rows.append((name, "test", metrics))
     report = write_report(runs[0], out / "report.html", cache=cache, others=runs[1:])
-    header = ["model", "n", "positives", "AUROC", "AUPR", "Brier"]
-    return DemoResult(data, cache, report, table(header, rows))
+    return DemoResult(data, cache, report, metric_table(rows))
