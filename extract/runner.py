@@ -19,6 +19,7 @@ from . import receipts
 from .cohort import build, check
 from .config import MODALITIES, ExtractConfig
 from .encoders import ENCODED, weights
+from .estimate import ehr as ehr_estimate
 from .sources import Source, open_source
 from .sources.mimic_cxr import find_metadata, find_reports
 from .summary import ExtractSummary, ModalityResult
@@ -79,6 +80,24 @@ def extract(
         tasks=info["tasks"],
         modalities=tuple(results),
     )
+
+
+def plan(config: ExtractConfig) -> list[dict[str, object]]:
+    """Say what `extract` would do: one row per modality, see `estimate.Estimate`; writes nothing.
+
+    Raises:
+        DataError: There is no source at all.
+    """
+    from .estimate_items import items
+
+    source = open_source(config.data, config.dataset)
+    wanted = _wanted(source, config)
+    _check_encoder(config, wanted)
+    config = config.model_copy(update={"modality": wanted})
+    rows = [
+        ehr_estimate(source, config) if m == "ehr" else items(source, config, m) for m in wanted
+    ]
+    return [row.as_row() for row in rows]
 
 
 def make_plan(source: Source, cohort: Cohort, config: ExtractConfig, modality: str) -> Plan:
@@ -151,11 +170,11 @@ def _extract_one(
 ) -> ModalityResult:
     start = time.monotonic()
     within = config.model_copy(update={"modality": tuple(wanted)})
-    plan = make_plan(source, cohort, within, modality)
-    store, encoded, complete = _encode(config, plan, progress, stop)
-    write_links(config.cache, cohort.name, modality, plan.links, plan.rules)
+    planned = make_plan(source, cohort, within, modality)
+    store, encoded, complete = _encode(config, planned, progress, stop)
+    write_links(config.cache, cohort.name, modality, planned.links, planned.rules)
     result = replace(
-        _result(cohort, plan, store),
+        _result(cohort, planned, store),
         encoded=encoded,
         complete=complete,
         seconds=time.monotonic() - start,
@@ -163,7 +182,7 @@ def _extract_one(
     )
     if complete:
         told = {**asdict(result), "encoded": 0, "seconds": 0.0}
-        receipts.write(config, cohort, modality, store.path, plan.files, told)
+        receipts.write(config, cohort, modality, store.path, planned.files, told)
     return result
 
 
@@ -262,10 +281,10 @@ def _refuse_rejects(config: ExtractConfig, results: Sequence[ModalityResult]) ->
             for m in over
         )
         raise RejectsError(
-            f"Everything readable is stored, but more than {config.max_reject:.2%} of the items were "
-            f"rejected: {counts}. Mend the files and run the same command again, or raise "
+            f"Everything readable is stored, but more than {config.max_reject:.2%} of the items "
+            f"were rejected: {counts}. Mend the files and run the same command again, or raise "
             "--max-reject."
         )
 
 
-__all__ = ["Plan", "Work", "extract", "make_plan", "offered"]
+__all__ = ["Plan", "Work", "extract", "make_plan", "offered", "plan"]

@@ -19,7 +19,8 @@ from ..sources import Source
 from ..sources.mimic_cxr import films as listed_films
 from ..sources.mimic_cxr import reports as report_paths
 from ..work import Plan, Work
-from .cxr import file_stamp, link, links_table, read_file, stays_of
+from .linking import link, links_table, stays_of
+from .reading import file_stamp, read_file
 from .sections import SECTIONS, encoded_parts
 
 ENCODER = "tinybert"

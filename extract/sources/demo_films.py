@@ -131,7 +131,7 @@ def _opacity(
     for _ in range(6):
         cy, cx, r = rng.uniform(-0.4, 0.45), rng.uniform(0.2, 0.55), rng.uniform(0.1, 0.22)
         patches += rng.uniform(0.5, 1.0) * _bump(y, x, cy, cx * rng.choice([-1.0, 1.0]), r)
-    return lungs * u * (22 + 48 * patches.clip(0, 1.3))
+    return np.asarray(lungs * u * (22 + 48 * patches.clip(0, 1.3)))
 
 
 def _frontal(z: float, rng: Generator) -> np.ndarray:
