@@ -1,0 +1,139 @@
+"""Judge a finished run on the stays of a cache: predictions, metrics, and a count of the looks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...errors import DataError
+from ...progress import Progress, silent
+from ..rundir import RunDir
+from .metrics import summary
+
+_log = logging.getLogger("cm2.fuse.evaluation")
+
+PROVES_NOTHING = 10
+"""Fewer events (or stays without one) than this: any AUROC is compatible with chance."""
+
+ENOUGH = 100
+"""Events and stays without one that a validation should have (Collins et al., 2016)."""
+
+
+def evaluate(
+    run: RunDir,
+    cache: Path,
+    split: str = "test",
+    *,
+    replicates: int = 1000,
+    unit: str = "patient",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Predict a split anew, judge it, and store predictions and metrics in the run.
+
+    Args:
+        run: A finished run.
+        cache: Its cache, or another one with the same spaces.
+        split: `val`, `test` or `all`; a look at test stays is counted in run.json.
+        replicates: Bootstrap resamples; 0 for no intervals.
+        unit: What is resampled, "patient" or "stay".
+        progress: Where progress is shown.
+
+    Returns:
+        What `<split>_metrics.json` holds: task, split, seed, the entries of `metrics.summary`,
+        "by_pattern" (the same metrics by availability pattern, such as "ehr+cxr"), "notes".
+
+    Raises:
+        DataError: No stay of the split has a known target.
+    """
+    from ..inference import predict
+
+    with progress(f"judging {run.path.name}", None, "steps") as advance:
+        predictions = predict(run, cache, split)
+        advance(1)
+        metrics = judge(
+            predictions, replicates=replicates, unit=unit, seed=run.config.seed, split=split
+        )
+        advance(1)
+    if split in ("test", "all"):
+        run.count_look(split)
+    run.write_predictions(split, predictions)
+    run.write_metrics(split, metrics)
+    for note in metrics["notes"]:
+        _log.warning(note)
+    return metrics
+
+
+def judge(
+    predictions: pa.Table, *, replicates: int, unit: str, seed: int, split: str
+) -> dict[str, Any]:
+    """Turn a table of predictions into metrics, overall and by availability pattern.
+
+    Args:
+        predictions: Columns subject_id, split, task, y, p, pattern; null targets are left out.
+        replicates: Bootstrap resamples.
+        unit: What is resampled.
+        seed: Seed of the run, recorded; the resamples are the same for every run.
+        split: What the table was asked to hold.
+
+    Raises:
+        DataError: No target is known.
+    """
+    known = predictions.filter(predictions["y"].is_valid())
+    if not known.num_rows:
+        raise DataError(
+            f"None of the {predictions.num_rows} {split} stays has a known target, so nothing can "
+            "be judged; `cm2 predict` writes their probabilities."
+        )
+    y = known["y"].to_numpy().astype(np.int64)
+    p = known["p"].to_numpy()
+    subjects = np.array(known["subject_id"].to_pylist())
+    pattern = np.array(known["pattern"].to_pylist(), dtype=object)
+
+    def of(rows: Any) -> dict[str, Any]:
+        return summary(
+            y[rows], p[rows], subjects[rows], replicates=replicates, seed=seed, unit=unit
+        )
+
+    return {
+        "task": known["task"][0].as_py(),
+        "split": split,
+        "seed": seed,
+        **of(slice(None)),
+        "by_pattern": {name: of(pattern == name) for name in sorted(set(pattern))},
+        "notes": notes(y, known["split"].to_pylist()),
+    }
+
+
+def notes(y: Any, splits: list[str]) -> list[str]:
+    """Say in plain words what the numbers cannot show.
+
+    Args:
+        y: Labels, ``(n,)``.
+        splits: Split of each stay.
+    """
+    events = int(y.sum())
+    rarer, kind = (
+        (events, "events") if 2 * events <= len(y) else (len(y) - events, "stays without an event")
+    )
+    said = []
+    if rarer < PROVES_NOTHING:
+        said.append(
+            f"Only {rarer} {kind} among {len(y)} stays: these numbers prove nothing. They show "
+            "that the pipeline runs."
+        )
+    elif rarer < ENOUGH:
+        said.append(
+            f"Only {rarer} {kind} among {len(y)} stays: read the intervals, not the values. A "
+            f"validation should have at least {ENOUGH} events and {ENOUGH} stays without one."
+        )
+    trained = splits.count("train")
+    if trained:
+        said.append(
+            f"{trained} of the {len(y)} stays are of the training split: if they are the run's own "
+            "training data, the numbers are too good."
+        )
+    return said

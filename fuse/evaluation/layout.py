@@ -1,0 +1,116 @@
+"""Comparison rows as text: a plain table, CSV, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from ...console import table
+from ...errors import ConfigError
+from ..config import unknown
+
+LAYOUTS = ("table", "csv", "md", "latex")
+TITLES = {"auroc": "AUROC", "aupr": "AUPR", "brier": "Brier", "ece": "ECE"}
+HEADER = ("model", "n", "positives", "metric", "value", "difference", "p", "p DeLong", "p Holm")
+_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+}
+
+
+def layout_rows(rows: Sequence[dict[str, Any]], layout: str = "table") -> str:
+    """Lay out what `compare` returns; the last line says what the differences are.
+
+    Args:
+        rows: See `compare`.
+        layout: `table`, `csv` (every number in full), `md` or `latex`.
+
+    Raises:
+        ConfigError: Another layout.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(unknown("format", layout, LAYOUTS))
+    if layout == "csv":
+        return _csv(rows)
+    cells = [
+        [
+            row["name"],
+            row["n"],
+            row["positives"],
+            TITLES[row["metric"]],
+            span(row["value"], row["low"], row["high"]),
+            "baseline"
+            if "difference" not in row
+            else span(row["difference"], row["difference_low"], row["difference_high"], "+"),
+            *(p_value(row.get(key)) for key in ("p_bootstrap", "p_delong", "p_holm")),
+        ]
+        for row in rows
+    ]
+    note = footnote(rows)
+    if layout == "table":
+        return f"{table(HEADER, cells)}\n\n{note}"
+    if layout == "md":
+        lines = [HEADER, ["---"] * len(HEADER), *cells]
+        text = "\n".join("| " + " | ".join(_markdown(c) for c in line) + " |" for line in lines)
+        return f"{text}\n\n{note}"
+    body = "\n".join(" & ".join(_latex(c) for c in line) + r" \\" for line in cells)
+    head = " & ".join(_latex(c) for c in HEADER)
+    return (
+        f"% {note}\n\\begin{{tabular}}{{lrrllllll}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}"
+    )
+
+
+def footnote(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how intervals, differences and p values of some rows came about."""
+    size = max((row.get("comparisons", 0) for row in rows), default=0)
+    if not size:
+        return "95 % bootstrap intervals, patients resampled."
+    return (
+        f"Differences: run minus {rows[0]['baseline']} on the same stays. 95 % intervals and p: "
+        "paired bootstrap, patients resampled. DeLong's p: stays of a patient clustered. Holm's "
+        f"family: {size} comparison{'s' if size > 1 else ''}, primary metric "
+        f"{TITLES[rows[0]['metric']]}."
+    )
+
+
+def span(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    """Write a value with its interval; a dash where undefined."""
+    if value is None:
+        return "–"
+    if low is None or high is None:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def p_value(p: float | None) -> str:
+    """Write a p value; a dash where there was no test."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, keys, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _safe(value) for key, value in row.items()})
+    return sink.getvalue().rstrip("\n")
+
+
+def _safe(value: Any) -> Any:
+    # a spreadsheet would run text that begins like a formula
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+
+
+def _markdown(value: object) -> str:
+    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _latex(value: object) -> str:
+    text = "".join(_LATEX.get(c, c) for c in str(value))
+    return text.replace("<", "$<$").replace(">", "$>$")
