@@ -148,6 +148,7 @@ def race_group() -> pl.Expr:
         .when(has("^WHITE|PORTUGUESE|MIDDLE EASTERN"))
         .then(pl.lit("white"))
         .otherwise(pl.lit("other"))
+        .alias("race")
     )
 
 

@@ -187,8 +187,6 @@ def open_table(root: Path, name: str) -> Table:
     try:
         with _open(path) as file:
             header = next(csv.reader(file), [])
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the header is not UTF-8 text. {_REMEDY}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(_diagnosis(path, error)) from error
     if not header:
@@ -228,8 +226,10 @@ def collect(lazy: pl.LazyFrame, *tables: Table) -> pl.DataFrame:
 
 def _open(path: Path) -> IO[str]:
     if path.name.lower().endswith(".gz"):
-        return cast("IO[str]", gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
-    return path.open(encoding="utf-8-sig", newline="")
+        return cast(
+            "IO[str]", gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+        )
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _diagnosis(path: Path, error: Exception) -> str:

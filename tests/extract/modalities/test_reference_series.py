@@ -85,7 +85,7 @@ LEVELS = {
         "5 Localizes Pain",
         "2 Abnorm extensn",
     ],
-    "Glascow coma scale total": "11 10 13 12 15 14 3 5 4 7 6 9 8".split(),
+    "Glascow coma scale total": [str(n) for n in (11, 10, 13, 12, 15, 14, 3, 5, 4, 7, 6, 9, 8)],
     "Glascow coma scale verbal response": [
         "1 No Response",
         "No Response",
@@ -230,7 +230,7 @@ def demo(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_every_cell_of_the_demo_equals_the_plain_restatement(demo: Any) -> None:
-    folder, cohort, plan, shard = demo
+    folder, cohort, _, shard = demo
     stays = kept_stays(folder)
     series = subject_series(folder, stays)
     ours = dict(zip(shard.item_ids, shard.arrays["values"], strict=True))
