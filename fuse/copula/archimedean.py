@@ -133,9 +133,7 @@ class Archimedean(Copula):
         wanted = q[0] - q[1]
         fixed = [x.detach() for x in (wanted, *given, theta)]
         goal, fixed_given, fixed_theta = fixed[0], (fixed[1], fixed[2]), fixed[3]
-        shape = broadcast_shape(
-            goal.shape, given[0].shape[:-1], theta.shape, known.shape[:-1]
-        )
+        shape = broadcast_shape(goal.shape, given[0].shape[:-1], theta.shape, known.shape[:-1])
         low = torch.full(shape, -15.0, dtype=goal.dtype, device=goal.device)
         high = -low
         for _ in range(40 if goal.dtype == torch.float64 else 26):
@@ -172,7 +170,8 @@ class Archimedean(Copula):
         params = {"theta": theta}
         joint = self.log_density(own[0], own[1], params, present)
         margin = self.log_density(given[0], given[1], params, known)
-        return torch.exp(joint - margin + target[0] + target[1] - h[0] - h[1])
+        # the true slope is far inside e^-30..e^30; rounding need not be, beyond 100 sigma
+        return torch.exp((joint - margin + target[0] + target[1] - h[0] - h[1]).clamp(-30.0, 30.0))
 
 
 def _mask(log_u: Tensor, log_sf: Tensor, available: Tensor) -> Pair:

@@ -113,6 +113,34 @@ class Gumbel(Archimedean):
         h = pair_from_log_hazard(log_g)
         return torch.where(nothing, target[0], h[0]), torch.where(nothing, target[1], h[1])
 
+    def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+        if given[0].shape[-1] > 1:
+            return super()._inverse(q, given, known, theta)
+        # one given margin: s expm1(v) + delta v = -log q with v = growth/theta. On the log-log
+        # scale the left side is convex and increasing, so Newton from above is monotone; where
+        # either term alone would reach the goal lies at most log 2 above.
+        delta = _excess(theta)
+        log_s = log_neg_log(given[0][..., 0], given[1][..., 0])
+        log_goal = log_neg_log(*q)
+        s, goal, excess = log_s.detach(), log_goal.detach(), delta.detach()
+        bound = torch.where(excess > 0, goal - _safe_log(excess), math.inf)
+        log_v = torch.minimum(log_softplus(goal - s), bound)
+        for step in range(8):
+            if step == 7:
+                s, goal, excess = log_s, log_goal, delta
+            v = torch.exp(log_v)
+            first = s + log_v + log_expm1_ratio(v)
+            rest = log1p_scaled(excess, log_v - first)
+            share = torch.exp(-rest.detach())
+            slope = share * torch.exp(-log_expm1_ratio(-v)) + (1.0 - share)
+            log_v = log_v - (first + rest - goal) / slope
+        log_l = (
+            log_s + (log_v + torch.log(theta) + log_expm1_ratio(theta * torch.exp(log_v))) / theta
+        )
+        draw = pair_from_log_hazard(log_l)
+        nothing = ~known[..., 0]
+        return torch.where(nothing, q[0], draw[0]), torch.where(nothing, q[1], draw[1])
+
     def kendall_tau(self, params: Params) -> Tensor:
         """1 - 1/theta."""
         return (params["theta"] - 1.0) / params["theta"]
