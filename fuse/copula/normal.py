@@ -42,7 +42,7 @@ def _log_ndtr(x: Tensor) -> Tensor:
     edge, terms = _edge(x.dtype)
     near = (x * -SQRT_HALF).erfc_().mul_(0.5).clamp_min_(torch.finfo(x.dtype).tiny).log_()
     a = (-x).clamp_min_(edge)
-    far = _expansion(a, _LOG_MILLS[:terms]).addcmul_(a, a, value=-0.5)
+    far = _expansion(a, _LOG_MILLS[:terms]).sub_(a.square().mul_(0.5))
     far.sub_(a.log_()).sub_(LOG_SQRT_2PI)
     return torch.where(x < -edge, far, near)
 
@@ -50,7 +50,7 @@ def _log_ndtr(x: Tensor) -> Tensor:
 def _hazard(x: Tensor, log_ndtr: Tensor) -> Tensor:
     """phi(x) / Phi(x), the derivative of log Phi; by expansion where the logs would cancel."""
     edge, terms = _edge(x.dtype)
-    near = (log_ndtr + LOG_SQRT_2PI).addcmul_(x, x, value=0.5).neg_().exp_()
+    near = x.square().mul_(0.5).add_(log_ndtr).add_(LOG_SQRT_2PI).neg_().exp_()
     a = (-x).clamp_min_(edge)
     far = _expansion(a, _HAZARD[:terms]).add_(1.0).mul_(a)
     return torch.where(x < -edge, far, near)
