@@ -1,0 +1,252 @@
+"""What the report says in words and tables: aggregates only, small cells withheld."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...cache import atomic
+from ...cache.cohort import Cohort
+from ...cache.layout import PROVENANCE, STORES
+from ..config import FuseConfig
+from ..identity import modality_names
+from ..rundir import RunDir
+from .cells import POOLED, SMALLEST, pooled, withheld
+from .compare import compare
+from .evaluate import ENOUGH
+from .metrics import summary
+
+TASKS = {"ihm": "In-hospital mortality", "readm": "Death or readmission within 30 days"}
+DATASETS = {"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"}
+MODALITIES = {"ehr": "EHR series", "cxr": "Chest film", "report": "Radiology report"}
+FIGURES = ("auroc", "aupr", "brier", "ece")
+
+
+def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
+    """Describe each modality: encoder, frozen or trained, weights, availability by split.
+
+    Args:
+        run: A finished run.
+        cache: Its cache, which knows where weights came from; None if it is not at hand.
+    """
+    rows = run.info["rows"]
+    inputs = run.info["fingerprints"]["modalities"]
+    found = []
+    for name in modality_names(run.config):
+        space = run.info["spaces"][name]
+        series = space["view"] == "series"
+        weights = str(space.get("weights", ""))
+        provenance = _provenance(cache, name, inputs[name]["space"])
+        random = bool(provenance.get("random_weights")) or weights.startswith("random:")
+        found.append(
+            {
+                "name": name,
+                "title": MODALITIES.get(name, name),
+                "encoder": "LSTM over the series" if series else str(space.get("encoder", "none")),
+                "trained": series,
+                "random": random,
+                "weights": "" if series else str(provenance.get("weights") or weights or "none"),
+                "available": [
+                    {"split": split, "n": part["available"].get(name, 0), "of": part["n"]}
+                    for split, part in ((s, rows[s]) for s in ("train", "val", "test") if s in rows)
+                ],
+            }
+        )
+    return found
+
+
+def results(run: RunDir, others: Sequence[RunDir], names: Sequence[str], split: str) -> Any:
+    """Metrics of the run and of others on the same stays, and how far the run is ahead.
+
+    Args:
+        run: The run of the report.
+        others: Judged runs beside it.
+        names: How the runs are called, the run first.
+        split: Which predictions.
+
+    Returns:
+        One mapping for each run: name, n, positives, each of `FIGURES` as an interval, and for the
+        others "ahead": by metric the difference run minus other with interval and Holm's p.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for metrics in (FIGURES[:2], FIGURES[2:]):
+        for row in compare(others, run, split, metrics=metrics):
+            entry = table.setdefault(row["run"], {"n": row["n"], "positives": row["positives"]})
+            entry[row["metric"]] = row
+            if row.get("difference") is not None:
+                low, high = row["difference_low"], row["difference_high"]
+                entry.setdefault("ahead", {})[row["metric"]] = {
+                    "value": -row["difference"],
+                    "low": None if high is None else -high,
+                    "high": None if low is None else -low,
+                    "p": row["p_holm"],
+                    "comparisons": row["comparisons"],
+                }
+    order = [str(one.path) for one in (run, *others)]
+    return [
+        {"name": name, "this": i == 0, **table[path]}
+        for i, (name, path) in enumerate(zip(names, order, strict=True))
+    ]
+
+
+def patterns(predictions: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Count stays and events of each availability pattern and judge the large enough ones.
+
+    Args:
+        predictions: Judged stays, see `evaluate`.
+        names: The modalities in order.
+    """
+    known = predictions.filter(predictions["y"].is_valid())
+    own = known["pattern"].to_pylist()
+    shown = pooled(Counter(own))
+    group = np.array([shown[name] for name in own], dtype=object)
+    y, p = known["y"].to_numpy(), known["p"].to_numpy()
+    subjects = np.array(known["subject_id"].to_pylist())
+    order = sorted(set(group), key=lambda name: (name == POOLED, -int((group == name).sum()), name))
+    events = [int(y[group == name].sum()) for name in order]
+    hidden = withheld(events)
+    found = []
+    for name, positives, hide in zip(order, events, hidden, strict=True):
+        rows = group == name
+        n = int(rows.sum())
+        small = hide or min(positives, n - positives) < SMALLEST
+        found.append(
+            {
+                "name": name,
+                "present": [] if name == POOLED else [m in name.split("+") for m in names],
+                "n": None if n < SMALLEST else n,
+                "share": n / len(group),
+                "positives": None if hide else positives,
+                "rate": None if hide else positives / n,
+                "auroc": None if small else summary(y[rows], p[rows], subjects[rows])["auroc"],
+            }
+        )
+    return found
+
+
+def attrition(cohort: Cohort | None, run: RunDir) -> list[dict[str, Any]]:
+    """List how many stays each rule leaves, down to the stays this run could use.
+
+    Args:
+        cohort: The cohort; None if the cache is not at hand.
+        run: The run.
+    """
+    if cohort is None:
+        return []
+    rows = [dict(row) for row in cohort.info.get("attrition", [])]
+    parts = run.info["rows"].values()
+    rows.append(
+        {
+            "rule": "with a known target and a modality of this run",
+            "stays": sum(part["n"] for part in parts),
+            "subjects": sum(part.get("subjects", 0) for part in parts),
+            "paper": None,
+        }
+    )
+    largest = max(row["stays"] for row in rows) or 1
+    before = rows[0]["stays"]
+    for row in rows:
+        row["share"] = row["stays"] / largest
+        row["removed"] = before - row["stays"]
+        before = row["stays"]
+    return rows
+
+
+def settings(config: FuseConfig) -> list[dict[str, Any]]:
+    """List every option with its value, its meaning, and whether it is the default."""
+    return [
+        {
+            "name": name,
+            "value": ", ".join(map(str, value)) if isinstance(value, tuple) else str(value),
+            "meaning": field.description or "",
+            "changed": name != "modalities" and value != field.default,
+        }
+        for name, field in type(config).model_fields.items()
+        for value in [getattr(config, name)]
+    ]
+
+
+def fingerprints(run: RunDir) -> list[tuple[str, str]]:
+    """List what identifies the run: its own hash, cohort, spaces, contents, versions."""
+    info = run.info
+    rows = [("run", info["identity"]), ("cohort", info["fingerprints"]["cohort"])]
+    for name, parts in info["fingerprints"]["modalities"].items():
+        rows += [(f"{name} {kind}", value) for kind, value in parts.items()]
+    if "training_subjects" in info:
+        rows.append(("training patients", info["training_subjects"]))
+    rows += [(f"version of {name}", value) for name, value in info["versions"].items()]
+    return rows
+
+
+def limits(run: RunDir, split: str, n: int, positives: int, random: list[str]) -> list[str]:
+    """Say what this page does not show.
+
+    Args:
+        run: The run.
+        split: What was judged.
+        n: Judged stays.
+        positives: Events among them.
+        random: Titles of modalities whose encoder has random weights.
+    """
+    rarer = min(positives, n - positives)
+    looks = int(run.info.get("looks", {}).get("test", 0))
+    said = [
+        "This is research software. It is not a medical device; its numbers must not guide care.",
+        "Everything here comes from one data set and one split by patient. How the model does "
+        "elsewhere is not known until it is judged there.",
+        "One training run is shown. Another seed gives other numbers; the intervals contain the "
+        "choice of test patients, not the choice of seed.",
+    ]
+    if rarer < ENOUGH:
+        said.append(
+            f"{rarer} of the {n} judged stays are of the rarer class. A validation should have "
+            f"{ENOUGH} of each: read intervals, not values."
+        )
+    if split == "val":
+        said.append(
+            "The stays judged here chose the epoch, so the values are too good. No test stay has "
+            "been looked at."
+        )
+    elif looks > 1:
+        said.append(
+            f"The test stays have been looked at {looks} times with this run. Choices made after "
+            "the first look make the values too good."
+        )
+    if random:
+        said.append(
+            f"The encoder of {', '.join(random)} has random weights: what it adds says nothing "
+            "about the modality."
+        )
+    said.append(
+        f"Groups of fewer than {SMALLEST} stays are pooled, event counts of 1 to {SMALLEST - 1} "
+        "are withheld. The page holds aggregates only; stay-level files lie in the run’s folder "
+        "`predictions` and are restricted data."
+    )
+    return said
+
+
+def _provenance(cache: Path | None, modality: str, space: str) -> dict[str, Any]:
+    path = None if cache is None else cache / STORES / modality / space / PROVENANCE
+    if path is None or not path.is_file():
+        return {}
+    return atomic.read_json(path, f"Remove {path.parent} and extract {modality} again.")
+
+
+__all__ = [
+    "DATASETS",
+    "FIGURES",
+    "MODALITIES",
+    "TASKS",
+    "attrition",
+    "fingerprints",
+    "limits",
+    "modalities",
+    "patterns",
+    "results",
+    "settings",
+]

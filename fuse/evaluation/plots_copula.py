@@ -1,0 +1,90 @@
+"""Figures of the report about dependence: the learned density beside what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..copula import get_copula
+from .discrimination import Floats
+from .svg import DIVERGING, draw, unit_square
+
+# one step of colour for each factor; independence (density 1) is the middle
+_STEPS = np.array([0.25, 0.4, 0.55, 0.7, 0.85, 1 / 0.85, 1 / 0.7, 1 / 0.55, 1 / 0.4, 1 / 0.25])
+_EDGES = np.concatenate([[0.0], _STEPS, [1e9]])
+LEGEND = tuple(f"{a:.2g}" for a in _STEPS)
+
+
+def pair_density(
+    family: str, parameters: Mapping[str, Any], M: int, pair: tuple[int, int], u: Floats
+) -> Floats:
+    """Evaluate the learned copula density of two margins on a grid, averaged over coordinates.
+
+    Args:
+        family: Name of the family.
+        parameters: Natural parameters as stored in learned.json; a leading axis is coordinates.
+        M: Number of modalities.
+        pair: Positions of the two modalities.
+        u: Grid in (0, 1), shape ``(G,)``.
+
+    Returns:
+        Shape ``(G, G)``: first margin by rows, second by columns.
+    """
+    copula = get_copula(family)
+    params = {k: torch.tensor(v, dtype=torch.float64) for k, v in parameters.items()}
+    params = copula.marginal(params, pair) if M > 2 else params
+    grid = torch.from_numpy(u)
+    points = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), dim=-1)  # (G, G, 2)
+    lead = 1 if any(v.ndim > _own_axes(k) for k, v in params.items()) else 0
+    if lead:  # one dependence for each coordinate: (D, ...) against (G, G, 1)
+        points = points[:, :, None]
+    density = copula.log_density(points.log(), torch.log1p(-points), params).exp()
+    density = density.mean(-1) if lead else density
+    return np.asarray(density.broadcast_to(len(u), len(u)).numpy(), dtype=np.float64)
+
+
+def dependence(
+    name: str, names: Sequence[str], density: Floats, counts: NDArray[np.int64] | None
+) -> str:
+    """Draw the learned density of a pair of modalities, and the observed histogram beside it.
+
+    Args:
+        name: Distinct within the page.
+        names: The two modalities.
+        density: As `pair_density` gives it.
+        counts: Observed counts, bins of the first margin by rows; None if there are too few.
+    """
+
+    def paint(figure: Figure) -> None:
+        colors = ListedColormap(DIVERGING)
+        norm = BoundaryNorm(_EDGES, len(DIVERGING))
+        panels = figure.subplots(1, 1 if counts is None else 2, squeeze=False)[0]
+        edges = np.linspace(0, 1, len(density) + 1)
+        middle = (edges[:-1] + edges[1:]) / 2
+        panels[0].contourf(middle, middle, density.T, levels=_EDGES, cmap=colors, norm=norm)
+        panels[0].set_title("Learned density")
+        if counts is not None:
+            share = counts / counts.sum() * counts.size
+            bins = np.linspace(0, 1, len(counts) + 1)
+            panels[1].pcolormesh(bins, bins, share.T, cmap=colors, norm=norm, edgecolors="none")
+            panels[1].set_title("Observed, validation")
+        for axes in panels:
+            unit_square(axes, f"u of {names[0]}", f"u of {names[1]}")
+            axes.set(xlim=(0, 1), ylim=(0, 1))
+            axes.set_aspect("equal")
+            axes.grid(visible=False)
+        for axes in panels[1:]:
+            axes.set_ylabel("")
+
+    alt = f"Copula density of {names[0]} and {names[1]}: learned and observed"
+    return draw(name, alt, (2.6 * (1 if counts is None else 2), 2.9), paint)
+
+
+def _own_axes(parameter: str) -> int:
+    return 2 if parameter == "correlation" else 0

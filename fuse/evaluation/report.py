@@ -1,0 +1,219 @@
+"""One offline HTML page about a run: what it is, how good it is, what it learned, what it is not.
+
+The page asks nothing of any network, runs no script, and holds aggregates only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from ...cache import atomic
+from ...cache.cohort import Cohort
+from ..identity import modality_names
+from ..rundir import RunDir
+from . import facts, plots, plots_copula, plots_training
+from .bands import bands
+from .cells import SMALLEST
+from .compare import aligned, labels
+from .layout import p_value, span
+
+_MOST_PAIRS = 6
+_GRID = (np.arange(80) + 0.5) / 80
+
+
+def write_report(
+    run: RunDir, out: Path, *, cache: Path | None, others: Sequence[RunDir] = ()
+) -> Path:
+    """Write the page.
+
+    Args:
+        run: A finished run. It is shown on test stays if it was judged there, else on validation.
+        out: The file to write.
+        cache: Its cache, for attrition and the origin of weights; None leaves those out.
+        others: Runs of the same task to stand beside it; those not judged on the same split are
+            named and left out.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: The run is not finished, or the runs have different tasks.
+    """
+    run.require_finished()
+    page = render(content(run, cache, others))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(out, page.encode())
+    return out
+
+
+def render(page: dict[str, Any]) -> str:
+    """Fill the template; every value but the figures is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"span": span, "p_value": p_value, "percent": _percent, "place": _place}
+    css = (Path(__file__).parent / "report.css").read_text("utf-8")
+    return environment.get_template("report.html.j2").render(css=Markup(css), **page)
+
+
+def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[str, Any]:
+    """Gather everything the template shows.
+
+    Args:
+        run: The run.
+        cache: Its cache or None.
+        others: Runs beside it.
+    """
+    split = "test" if run.metrics("test") is not None else "val"
+    beside = [other for other in others if other.path != run.path]
+    judged = [other for other in beside if other.metrics(split) is not None]
+    names = labels([run, *judged])
+    data = aligned([run, *judged], split)
+    rows = facts.results(run, judged, names, split)
+    cohort = None
+    if cache is not None and Cohort.exists(cache, run.config.cohort):
+        cohort = Cohort.open(cache, run.config.cohort)
+    inputs = facts.modalities(run, cache)
+    random = [row["title"] for row in inputs if row["random"]]
+    n, positives = len(data.y), int(data.y.sum())
+    dataset = str(run.info.get("dataset", "unknown"))
+    return {
+        "title": facts.TASKS.get(run.config.task, run.config.task),
+        "task": run.config.task,
+        "dataset": facts.DATASETS.get(dataset, dataset),
+        "synthetic": cohort is not None and bool(cohort.info.get("synthetic")),
+        "release": "" if cohort is None else str(cohort.info.get("release") or ""),
+        "cohort": run.config.cohort,
+        "name": names[0],
+        "config": run.config,
+        "identity": run.info["identity"][:12],
+        "split": split,
+        "split_title": {"test": "test", "val": "validation"}[split],
+        "looks": run.info.get("looks", {}).get("test", 0),
+        "best_epoch": run.info.get("best_epoch", 0),
+        "epochs": len(run.history),
+        "warnings": [w for w in run.info.get("warnings", []) if "random" not in w],
+        "random": random,
+        "inputs": inputs,
+        "rows": run.info["rows"],
+        "results": rows,
+        "left_out": data.left_out[0],
+        "not_judged": labels([other for other in beside if other not in judged]),
+        "calibration_fit": (run.metrics(split) or {}).get("calibration"),
+        "n": n,
+        "positives": positives,
+        "prevalence": positives / n,
+        "figures": _figures(run, data.y, data.p, data.subjects),
+        "patterns": facts.patterns(run.predictions(split), modality_names(run.config)),
+        "dependence": _dependence(run),
+        "attrition": facts.attrition(cohort, run),
+        "settings": facts.settings(run.config),
+        "fingerprints": facts.fingerprints(run),
+        "limits": facts.limits(run, split, n, positives, random),
+        "modality_titles": facts.MODALITIES,
+        "smallest": SMALLEST,
+        "steps": plots_copula.LEGEND,
+    }
+
+
+def _figures(run: RunDir, y: Any, p: Sequence[Any], subjects: Any) -> dict[str, Markup | None]:
+    both = 0 < y.sum() < len(y)
+    band = bands(y, p[0], subjects) if both else None
+    history, best = run.history, int(run.info.get("best_epoch", 0))
+    drawn = {
+        "roc": plots.roc(y, p, band) if both else None,
+        "pr": plots.precision_recall(y, p, band) if both else None,
+        "calibration": plots.calibration(y, p[0]),
+        "losses": plots_training.losses(history, best) if history else None,
+        "validation": plots_training.validation(history, best) if history else None,
+        "monitors": plots_training.monitors(history, best) if history else None,
+    }
+    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
+
+
+def _dependence(run: RunDir) -> dict[str, Any] | None:
+    learned = run.learned
+    if learned is None or "family" not in learned or len(learned["modalities"]) < 2:
+        return None
+    names = learned["modalities"]
+    M, width = len(names), run.config.copula_dim or run.config.hidden
+    pairs = []
+    for key, counts in learned["u_histogram"].items():
+        first, second = key.split(",")
+        pair = (names.index(first), names.index(second))
+        table = np.asarray(counts, np.int64)
+        stays = int(table.sum()) // width
+        enough = stays >= SMALLEST
+        density = plots_copula.pair_density(
+            learned["family"], learned["parameters"], M, pair, _GRID
+        )
+        svg = plots_copula.dependence(
+            f"copula-{pair[0]}-{pair[1]}", (first, second), density, table if enough else None
+        )
+        pairs.append(
+            {
+                "title": f"{facts.MODALITIES.get(first, first)} and "
+                f"{facts.MODALITIES.get(second, second)}",
+                "stays": stays if enough else None,
+                "tau": _range(_pick(learned.get("kendall_tau"), pair)),
+                "figure": Markup(svg),
+            }
+        )
+    tails = learned.get("tail_dependence", {})
+    return {
+        "family": learned["family"],
+        "coupling": learned.get("coupling", ""),
+        "width": width,
+        "parameters": [
+            (name, _range(np.asarray(value, float)))
+            for name, value in learned["parameters"].items()
+            if name != "correlation"
+        ],
+        "lower": _range(_pick(tails.get("lower"), None)),
+        "upper": _range(_pick(tails.get("upper"), None)),
+        "validation_tau": learned.get("validation_kendall_tau"),
+        "pairs": pairs[:_MOST_PAIRS],
+        "omitted": max(0, len(pairs) - _MOST_PAIRS),
+        "mixtures": [
+            {"title": facts.MODALITIES.get(name, name), "weights": sorted(weights, reverse=True)}
+            for name, weights in zip(names, learned["mixture_weights"], strict=True)
+        ],
+    }
+
+
+def _pick(value: Any, pair: tuple[int, int] | None) -> Any:
+    # matrices of elliptical families have one entry for each pair, perhaps by coordinate
+    array = np.asarray(0.0 if value is None else value, float)
+    if array.ndim < 2:
+        return array
+    if pair is not None:
+        return array[..., pair[0], pair[1]]
+    return array[..., ~np.eye(array.shape[-1], dtype=bool)]
+
+
+def _range(value: Any) -> str:
+    array = np.atleast_1d(value)
+    low, high = float(array.min()), float(array.max())
+    return f"{low:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _place(value: float, low: float = 0.0, high: float = 1.0) -> str:
+    # position along a track, in percent of its length
+    return f"{100 * min(max((value - low) / (high - low), 0.0), 1.0):.2f}%"
+
+
+__all__ = ["content", "render", "write_report"]
