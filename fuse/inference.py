@@ -34,7 +34,11 @@ def build(specs: tuple[ModalitySpec, ...], config: FuseConfig) -> FusionModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        return MODELS[config.model](specs, config)
+        model = MODELS[config.model](specs, config)
+    for parameter in model.parameters():
+        # A checkpoint keeps values, not strides; fused optimisers pair storages, not indices.
+        parameter.data = parameter.data.contiguous()
+    return model
 
 
 def subject_keys(data: FusionData, rows: Rows) -> Tensor:

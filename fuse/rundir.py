@@ -155,7 +155,7 @@ class RunDir:
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Store all epochs so far."""
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+        lines = "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in history)
         atomic.write_bytes(self.path / HISTORY, lines.encode())
 
     def _read(self, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from cm2.fuse.models.layers import LSTM, Dropout, Normaliser, masked_mean, unit_scale
+
+
+def both(width: int, hidden: int) -> tuple[LSTM, nn.LSTM]:
+    ours = LSTM(width, hidden).double()
+    theirs = nn.LSTM(width, hidden, 2, batch_first=True).double()
+    state = {}
+    for layer in range(2):
+        state[f"weight_ih_l{layer}"] = getattr(ours, f"weight_ih_l{layer}").data
+        state[f"weight_hh_l{layer}"] = getattr(ours, f"weight_hh_l{layer}").data
+        bias = torch.randn(4 * hidden, dtype=torch.float64)
+        getattr(ours, f"bias_l{layer}").data.copy_(bias)
+        state[f"bias_ih_l{layer}"], state[f"bias_hh_l{layer}"] = 0.3 * bias, 0.7 * bias
+    theirs.load_state_dict(state)
+    return ours, theirs
+
+
+def test_the_lstm_equals_the_one_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = both(3, 5)
+    x = torch.randn(4, 7, 3, dtype=torch.float64)
+    states, last = ours(x, torch.ones(4, 7, dtype=torch.bool))
+    expected, (hidden, _) = theirs(x)
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(last, hidden[-1], rtol=0, atol=1e-14)
+
+
+def test_skipping_masked_steps_equals_packing_the_others() -> None:
+    torch.manual_seed(0)
+    ours, theirs = both(3, 5)
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
+    for row, kept in enumerate(mask.bool()):
+        _, last = ours(x[row : row + 1], kept.unsqueeze(0))
+        _, (hidden, _) = theirs(x[row : row + 1, kept])
+        torch.testing.assert_close(last, hidden[-1], rtol=0, atol=1e-14)
+    _, nothing = ours(x[:1], torch.zeros(1, 4, dtype=torch.bool))
+    assert (nothing == 0).all()
+
+
+def test_dropout_follows_its_noise_and_keeps_the_mean() -> None:
+    x = torch.ones(2000, 10)
+    noise = torch.rand(2000, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dropped = Dropout()(x, torch.tensor(0.3), noise)
+    assert ((dropped == 0) == (noise < torch.tensor(0.3))).all()
+    assert abs(dropped.mean() - 1) < 0.02
+    assert Dropout()(x, torch.tensor(0.3), None) is x
+
+
+def test_the_normaliser_equals_one_pass_over_all_rows() -> None:
+    random = np.random.default_rng(0)
+    x = torch.from_numpy(random.normal(50, 3, (40, 6, 4))).float()
+    x[..., 2] = 7.0
+    x[..., 3] = (x[..., 3] > 50).float()
+    mask = torch.from_numpy(random.random((40, 6)) < 0.6)
+    normaliser = Normaliser(4)
+    normaliser.start((x[a : a + 7], mask[a : a + 7]) for a in range(0, 40, 7))
+    rows = x[mask].double()
+    out = normaliser(x, mask)
+    expected = (rows - rows.mean(0)) / rows.std(0, correction=0)
+    torch.testing.assert_close(out[mask][:, :2].double(), expected[:, :2], rtol=1e-5, atol=1e-5)
+    assert (out[..., 2] == 0).all(), "a constant column tells nothing"
+    torch.testing.assert_close(out[mask][:, 3], x[mask][:, 3])
+    assert (out[~mask] == 0).all()
+
+
+def test_masked_rows_may_hold_anything() -> None:
+    x, mask = torch.full((2, 3, 4), float("nan")), torch.zeros(2, 3, dtype=torch.bool)
+    out = Normaliser(4)(x, mask)
+    assert (masked_mean(out, mask) == 0).all()
+
+
+def test_unit_scale_keeps_direction_and_zero() -> None:
+    z = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    out = unit_scale(z)
+    torch.testing.assert_close(out[0], torch.tensor([3.0, 4.0]) / 12.5**0.5)
+    out.sum().backward()
+    assert torch.isfinite(z.grad).all()
