@@ -17,6 +17,7 @@ from .tables import ENDINGS, open_table
 
 METADATA = "mimic-cxr-2.0.0-metadata"
 _DEPTH = 3
+_DICOM_ID = r"^[0-9A-Za-z][0-9A-Za-z-]*$"
 _PROBED_PATIENTS = 50
 
 
@@ -63,12 +64,7 @@ def films(root: Path) -> pl.DataFrame:
             "studytime": "number",
         }
     )
-    double = table.filter(pl.col("dicom_id").is_duplicated())
-    if not double.is_empty() or table["dicom_id"].null_count():
-        raise DataError(
-            f"{folder / METADATA}: expected one row per film, found {double.height} rows that "
-            f"share a dicom_id and {table['dicom_id'].null_count()} without one."
-        )
+    _check_ids(table, folder / METADATA)
     path = pl.format(
         "{}/files/p{}/p{}/s{}/{}.jpg",
         pl.lit(str(folder)),
@@ -85,6 +81,21 @@ def films(root: Path) -> pl.DataFrame:
         study_time=study_time(pl.col("studydate"), pl.col("studytime")),
         path=path,
     )
+
+
+def _check_ids(table: pl.DataFrame, name: Path) -> None:
+    """Refuse repeated ids, missing ones, and ids that could lead a path out of its folder."""
+    bad = table.filter(
+        ~pl.col("dicom_id").str.contains(_DICOM_ID).fill_null(value=False)
+        | pl.any_horizontal(pl.col("subject_id", "study_id").is_null())
+    )
+    double = table.filter(pl.col("dicom_id").is_duplicated())
+    if bad.height or double.height:
+        raise DataError(
+            f"{name}: expected one row per film with subject_id, study_id and a dicom_id of "
+            f"letters, digits and '-'; found {bad.height} rows without, and {double.height} that "
+            "share a dicom_id. Download the table again."
+        )
 
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:

@@ -1,0 +1,167 @@
+"""Text encoder: transformers' own [CLS] vectors in any batch; folders complete or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cm2.errors import ConfigError, UnsupportedError
+from cm2.extract.encoders.text import VOCABULARY, TextEncoder
+from cm2.extract.encoders.weights import Weights
+
+TEXTS = [
+    "The lungs are clear.",
+    "",
+    "Severe diffuse opacities in both lungs. " * 90,
+    "Heart size is normal; no pleural effusion or pneumothorax.",
+    "xyzzy",
+    "Small.",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder("tinybert", Weights("report", seed=0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of another width as transformers saves it, with a head."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    out = tmp_path_factory.mktemp("bert")
+    words = VOCABULARY.read_text().splitlines()
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    tokenizer.save_pretrained(out)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        BertForSequenceClassification(config).eval().save_pretrained(out)
+    return out
+
+
+def test_vectors_equal_one_text_at_a_time_through_transformers(folder: Path) -> None:
+    from transformers import AutoTokenizer, BertModel
+
+    encoder = TextEncoder("tinybert", Weights("report", path=folder), batch_tokens=64)
+    found = encoder.encode(encoder.tokenise(TEXTS))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    assert found.shape == (len(TEXTS), 32)
+    for text, vector in zip(TEXTS, found, strict=True):
+        tokens = tokenizer(
+            text, return_tensors="pt", truncation=True, max_length=128, padding="max_length"
+        )
+        with torch.inference_mode():
+            expected = network(**tokens).last_hidden_state[0, 0].numpy()
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+def test_order_and_batch_size_do_not_change_a_vector(encoder: TextEncoder) -> None:
+    ids = encoder.tokenise(TEXTS)
+    vectors = encoder.encode(ids)
+    assert vectors.shape == (len(TEXTS), 312)
+    backwards = encoder.encode(ids[::-1])[::-1]
+    np.testing.assert_array_equal(vectors, backwards)
+    small = TextEncoder("tinybert", Weights("report", seed=0), batch_tokens=16)
+    np.testing.assert_allclose(small.encode(ids), vectors, atol=1e-5)
+
+
+def test_texts_are_cut_at_the_longest_length(encoder: TextEncoder, folder: Path) -> None:
+    lengths = [len(ids) for ids in encoder.tokenise(TEXTS)]
+    assert max(lengths) == 512
+    assert lengths[1] == 2  # the two special tokens of an empty text
+    other = TextEncoder("tinybert", Weights("report", path=folder))
+    assert max(len(ids) for ids in other.tokenise(TEXTS)) == 128
+
+
+def test_the_vocabulary_knows_the_words_of_the_demo_and_tells_silence(encoder: TextEncoder) -> None:
+    import numpy
+
+    from cm2.extract.sources.demo_reports import write_report
+
+    rng = numpy.random.default_rng(0)
+    texts = [write_report(z, rng) for z in (-2.0, -1.0, 0.0, 1.0, 2.0) for _ in range(5)]
+    unknown = [token for ids in encoder.tokenise(texts) for token in ids if token == 1]
+    assert not unknown
+    silent, spoken, empty = encoder.tokenise(["日本語 العربية", "clear", ""])
+    assert not encoder.says_something(silent)
+    assert not encoder.says_something(empty)
+    assert encoder.says_something(spoken)
+
+
+def test_a_seed_names_its_vectors(encoder: TextEncoder) -> None:
+    again = TextEncoder("tinybert", Weights("report", seed=0))
+    other = TextEncoder("tinybert", Weights("report", seed=1))
+    assert encoder.sha256 == again.sha256 != other.sha256
+    ids = encoder.tokenise(TEXTS[:1])
+    np.testing.assert_array_equal(encoder.encode(ids), again.encode(ids))
+    assert np.abs(encoder.encode(ids) - other.encode(ids)).max() > 0.01
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_an_incomplete_folder_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    broken = copied(folder, tmp_path)
+    (broken / name).unlink()
+    with pytest.raises(ConfigError, match=f"lacks {name}"):
+        TextEncoder("tinybert", Weights("report", path=broken))
+
+
+def test_a_folder_without_a_tokenizer_or_a_single_file_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    broken = copied(folder, tmp_path)
+    for name in ("tokenizer.json", "vocab.txt"):
+        (broken / name).unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"tokenizer\.json or vocab\.txt"):
+        TextEncoder("tinybert", Weights("report", path=broken))
+    with pytest.raises(ConfigError, match="single file"):
+        TextEncoder("tinybert", Weights("report", path=folder / "model.safetensors"))
+
+
+def test_another_kind_of_network_is_refused(folder: Path, tmp_path: Path) -> None:
+    broken = copied(folder, tmp_path)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    with pytest.raises(UnsupportedError, match="found gpt2"):
+        TextEncoder("tinybert", Weights("report", path=broken))
+    (broken / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="expected the configuration of a BERT"):
+        TextEncoder("tinybert", Weights("report", path=broken))
+
+
+def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path) -> None:
+    broken = copied(folder, tmp_path)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    encoder = TextEncoder("tinybert", Weights("report", path=broken))
+    with pytest.raises(ConfigError, match="missing"):
+        encoder.encode([[2, 3]])
+
+
+def test_the_tokenizer_is_part_of_what_makes_vectors_comparable(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = copied(folder, tmp_path)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"lowercase": true', '"lowercase": false'))
+    assert (other / "tokenizer.json").read_text() != text
+    encoders = [TextEncoder("tinybert", Weights("report", path=path)) for path in (folder, other)]
+    assert encoders[0].sha256 == encoders[1].sha256
+    assert encoders[0].tokenizer_sha256 != encoders[1].tokenizer_sha256
