@@ -34,7 +34,14 @@ _ADVICE = {
     errno.EACCES: "Ask for write permission or choose another folder",
     errno.EPERM: "Ask for write permission or choose another folder",
 }
-_BAD_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_BAD_PATH = {
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+}
 
 
 def _no_hook(step: str) -> None:
@@ -59,7 +66,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> str:
         ConfigError: The path cannot name a file.
     """
     view = memoryview(data).cast("B")
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         _make_folder(path.parent)
         step_hook("write")

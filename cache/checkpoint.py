@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
+from safetensors import SafetensorError
 
 from ..errors import ConfigError, IntegrityError
 from . import atomic
@@ -187,17 +188,16 @@ def _disassemble(path: Path, data: bytes, remedy: str) -> tuple[dict[str, _Entry
             for name, item in safetensors.deserialize(data)  # type: ignore[no-untyped-call]
         }
         meta = dict(note["meta"])
+        if any(math.prod(e.shape) * _width(e) != len(e.data) for e in found.values()):
+            raise ValueError("a tensor does not fill its shape")
         known, version = note["format"] == CHECKPOINT_FORMAT, int(note["schema_version"])
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise IntegrityError(f"{path} is no checkpoint of cm2: {error}. {remedy}") from error
     if not known or version > SCHEMA_VERSION:
         raise IntegrityError(
             f"{path} has schema version {version}, this cm2 knows {SCHEMA_VERSION}. Use the cm2 "
             "that wrote it, or a newer one."
         )
-    for name, entry in found.items():
-        if math.prod(entry.shape) * _width(entry) != len(entry.data):
-            raise IntegrityError(f"{path}: tensor {name!r} does not fill its shape. {remedy}")
     return found, meta
 
 

@@ -134,6 +134,11 @@ def _audit_dataset(dataset: h5py.h5d.DatasetID, dtype: str, size: int) -> str | 
         return "is virtual: its data lie in other files"
     if plist.get_external_count() > 0:
         return "keeps its data in an external file"
+    kind = dataset.get_type()
+    if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        return "holds objects, text or compound values instead of numbers"
+    if dtype not in ARRAY_DTYPES or kind.dtype != _stored(dtype):
+        return f"expected {dtype}, found {kind.dtype}"
     if plist.get_layout() != h5py.h5d.CHUNKED:
         return "is not chunked"
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
@@ -141,11 +146,6 @@ def _audit_dataset(dataset: h5py.h5d.DatasetID, dtype: str, size: int) -> str | 
         return f"expected the fletcher32 filter alone, found filters {filters}"
     if h5py.h5a.get_num_attrs(dataset) != 0:
         return "has attributes"
-    kind = dataset.get_type()
-    if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
-        return "holds objects, text or compound values instead of numbers"
-    if dtype not in ARRAY_DTYPES or kind.dtype != _stored(dtype):
-        return f"expected {dtype}, found {kind.dtype}"
     space = dataset.get_space()
     if space.get_simple_extent_type() != h5py.h5s.SIMPLE:
         return "has no simple shape"

@@ -232,8 +232,8 @@ def _check_stays(stays: pa.Table) -> None:
     splits = set(pc.unique(stays["split"]).to_pylist())
     if not splits <= set(SPLITS):
         raise SchemaError(f"The splits are {SPLITS}, found {sorted(splits)}.")
-    pairs = stays.select(["subject_id", "split"]).group_by(["subject_id", "split"]).aggregate([])
-    twice = pairs.num_rows - pc.count_distinct(stays["subject_id"]).as_py()
+    per_subject = stays.group_by("subject_id").aggregate([("split", "count_distinct")])
+    twice = pc.sum(pc.greater(per_subject["split_count_distinct"], 1)).as_py()
     if twice:
         raise LeakageError(f"{twice} subjects are in more than one of the splits {SPLITS}.")
     for column in stays.column_names:
@@ -257,6 +257,9 @@ def _checked_links(cohort: Cohort, table: pa.Table) -> pa.Table:
         "has": pa.bool_(),
         "why_no": pa.string(),
     }
+    items, stay_id = (table.schema.field(column).type for column in ("items", "stay_id"))
+    if not _is_text_list(items) or pa.types.is_floating(stay_id):
+        raise SchemaError(f"Links name stays and items by ids, found {stay_id} and {items}.")
     try:
         table = table.select(list(LINK_COLUMNS)).cast(pa.schema(list(kinds.items())))
     except pa.ArrowException as error:
@@ -286,6 +289,14 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
+
+
+def _is_text_list(kind: pa.DataType) -> bool:
+    """A list of text; an empty column may have no type."""
+    if pa.types.is_null(kind):
+        return True
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return lists and (pa.types.is_null(kind.value_type) or _is_text(kind.value_type))
 
 
 def _remedy(cache: Path, name: str) -> str:
