@@ -235,7 +235,7 @@ def compare(
 ) -> None:
     """Compare runs on the same stays: paired bootstrap, DeLong, Holm."""
     from .fuse.evaluation.compare import compare as paired
-    from .fuse.evaluation.compare import layout_rows
+    from .fuse.evaluation.layout import layout_rows
     from .fuse.rundir import RunDir
 
     others = [RunDir.open(path) for path in runs]

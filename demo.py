@@ -55,7 +55,9 @@ def run_demo(
     from .extract.runner import extract
     from .extract.sources.demo import write_demo
     from .fuse.config import FuseConfig
+    from .fuse.evaluation.compare import compare
     from .fuse.evaluation.evaluate import evaluate
+    from .fuse.evaluation.layout import layout_rows
     from .fuse.evaluation.report import write_report
     from .fuse.training.trainer import fuse
 
@@ -73,4 +75,5 @@ def run_demo(
         runs.append(run)
         rows.append((name, "test", metrics))
     report = write_report(runs[0], out / "report.html", cache=cache, others=runs[1:])
-    return DemoResult(data, cache, report, metric_table(rows))
+    against = layout_rows(compare(runs, runs[1], metrics=("auroc",)))
+    return DemoResult(data, cache, report, f"{metric_table(rows)}\n\n{against}")
