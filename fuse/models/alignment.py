@@ -90,7 +90,8 @@ def track(space: CopulaSpace, z: Tensor, available: Tensor) -> None:
     drift is many standard deviations. The moving average is taken in the white coordinates, where
     the covariance is the identity: if A = (1 - a) I + a C is its average with the batch's and
     A = L L', white coordinates are multiplied by the inverse of L' from the right. L is
-    triangular, so the result is again the unique Cholesky transform.
+    triangular, so the result is again the unique Cholesky transform. The regression from
+    projected to whole embeddings stays what the last exact pass found; only its means move.
 
     Args:
         space: Its buffers are replaced.

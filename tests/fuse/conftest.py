@@ -30,12 +30,14 @@ def write_cache(
     scramble: str = "",
     have: dict[str, float] | None = None,
     one_class: str = "",
+    dataset: str = "made",
+    shift: int = 0,
 ) -> Path:
     """Stays whose latent severity shows in every modality; `scramble` spoils one split."""
     random = np.random.default_rng(seed)
     spoiler = np.random.default_rng(seed + 1)
     severity = random.normal(size=stays)
-    split = np.array(["train"] * 5 + ["val"] * 2 + ["test"] * 2)[np.arange(stays) % 9]
+    split = np.array(["train"] * 5 + ["val"] * 2 + ["test"] * 2)[(np.arange(stays) + shift) % 9]
     spoiled = split == scramble
     y = (severity + 0.3 * random.normal(size=stays) > 0.4).astype(np.int64)
     y[split == one_class] = 0
@@ -52,7 +54,7 @@ def write_cache(
             ),
         }
     )
-    write_cohort(folder, "default", table, {"dataset": "made", "release": "1"})
+    write_cohort(folder, "default", table, {"dataset": dataset, "release": "1"})
     for name in modalities:
         has = random.random(stays) < (have or HAVE).get(name, HAVE[name])
         if name == "ehr":
