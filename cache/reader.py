@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError, IntegrityError
-from . import atomic, record, shard
+from . import atomic, checkpoint, record, shard
 from .layout import (
     BLANK,
     MANIFEST,
@@ -187,8 +187,6 @@ class Store:
 
     def blank(self) -> dict[str, np.ndarray]:
         """The encoder's output on an empty input; no arrays when none was recorded."""
-        from . import checkpoint
-
         if self.manifest["blank"] is None:
             return {}
         path = self.path / BLANK

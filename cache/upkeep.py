@@ -174,6 +174,8 @@ def _verify_cohort(cache: Path, name: str) -> None:
     cohort = Cohort.open(cache, name)
     for modality in cohort.modalities:
         cohort.links(modality)
+    for path in sorted((cache / COHORTS / name).rglob("*.json")):
+        atomic.read_json(path, "Delete it and run the same `cm2 extract` again.")
 
 
 def _store_checks(cache: Path, folder: Path) -> Iterator[Callable[[], object]]:

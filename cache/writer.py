@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, IntegrityError
-from . import atomic, record
+from . import atomic, checkpoint, record
 from .fold import Folded, fold, table_stamps
 from .layout import (
     BLANK,
@@ -60,6 +60,7 @@ class StoreWriter:
         self._known: dict[str, str] | None = None
         self._held: dict[str, tuple[int, str]] | None = None  # item -> generation, stamp
         self._relied_on: set[str] = set()  # shards that must be whole when finish is called
+        self._drop_damaged_blank()
         self._store = self._open()
         if self._store is None or self._store.manifest["state"] != "complete":
             self._require_versions()
@@ -128,8 +129,6 @@ class StoreWriter:
 
     def write_blank(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Store the encoder's output on an empty input, as blank.safetensors."""
-        from . import checkpoint
-
         data, _ = checkpoint.encode(dict(arrays), {"space": self.space.id})
         atomic.write_if_changed(self.path / BLANK, data)
 
@@ -177,7 +176,6 @@ class StoreWriter:
             digest = atomic.hash_bytes(data)
             atomic.write_if_changed(self.path / table_name(stem, digest), data)
             tables[stem] = digest
-        blank = self.path / BLANK
         manifest = {
             "format": STORE_FORMAT,
             "schema_version": SCHEMA_VERSION,
@@ -189,7 +187,7 @@ class StoreWriter:
             "shards": folded.shards,
             "tables": tables,
             "versions": folded.versions,
-            "blank": atomic.sha256_file(blank) if blank.exists() else None,
+            "blank": self._blank_hash(),
         }
         atomic.write_json(self.path / MANIFEST, manifest)
         if old is not None:
@@ -199,6 +197,24 @@ class StoreWriter:
 
     def _tables_present(self) -> bool:
         return self._open() is not None
+
+    def _blank_hash(self) -> str | None:
+        """Hash of the blank vector, which is verified; None when there is none."""
+        path = self.path / BLANK
+        if not path.exists():
+            return None
+        meta = checkpoint.read_meta(path, self._remedy)
+        if meta.get("space") != self.space.id:
+            raise IntegrityError(f"{path} belongs to another space. {self._remedy}")
+        return atomic.sha256_file(path)
+
+    def _drop_damaged_blank(self) -> None:
+        """Remove an altered blank vector, so that it is made again and never enters a manifest."""
+        try:
+            self._blank_hash()
+        except IntegrityError as error:
+            _log.warning("%s It is removed.", error)
+            (self.path / BLANK).unlink(missing_ok=True)
 
     def _open(self) -> Store | None:
         """The store as the manifest has it; None when there is none or it is damaged."""

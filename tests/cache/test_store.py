@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm2.cache import atomic, reader, record
-from cm2.cache.layout import MANIFEST, check_name
+from cm2.cache import atomic, checkpoint, reader, record
+from cm2.cache.layout import BLANK, MANIFEST, check_name
 from cm2.cache.store import EncodedShard, Reject, Space, Store, StoreWriter
 from cm2.errors import ConfigError, DataError, IntegrityError
 
@@ -447,6 +447,25 @@ def test_damaged_tables_are_folded_anew_without_encoding(
         path.write_bytes(data[:-9] + b"#" + data[-8:])
     assert small.fill(cache)[1] == 0
     assert small.tree(cache) == before
+
+
+@pytest.mark.parametrize("how", ["flip", "swap"])
+def test_an_altered_blank_vector_is_removed_and_never_named_by_a_manifest(
+    cache: Path, small: ModuleType, how: str
+) -> None:
+    path = Store.open(cache, "cxr").path / BLANK
+    if how == "flip":
+        path.write_bytes(path.read_bytes()[:-1] + b"#")
+    else:
+        path.write_bytes(checkpoint.encode({"values": np.ones(6)}, {"space": "0" * 12})[0])
+    with pytest.raises(IntegrityError, match="blank"):
+        Store.open(cache, "cxr").blank()
+    writer = StoreWriter(cache, small.space(), {"source": "small"})
+    assert not path.exists()
+    assert writer.finish(True).blank() == {}
+    path.write_bytes(b"altered after the writer was opened")
+    with pytest.raises(IntegrityError, match="blank"):
+        writer.finish(True)
 
 
 def test_a_shard_lost_while_writing_is_never_called_complete(
