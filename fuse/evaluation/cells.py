@@ -10,20 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 SMALLEST = 5
-POOLED = "rare patterns"
 
 
-def pooled(sizes: Mapping[str, int]) -> dict[str, str]:
-    """Name the group that each pattern is shown under: its own, or that of the rare ones.
+def pooled(sizes: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Name the group of patterns that each pattern is shown in; most groups hold one.
+
+    The rare patterns form one group. While it is too small, the pattern that is nearest to them
+    (fewest modalities differ, then fewest stays) joins it.
 
     Args:
-        sizes: Stays of each pattern.
+        sizes: Stays of each pattern, such as "ehr+cxr".
     """
-    rare = [name for name, n in sizes.items() if n < SMALLEST]
-    kept = sorted((n, name) for name, n in sizes.items() if n >= SMALLEST)
-    while rare and sum(sizes[name] for name in rare) < SMALLEST and kept:
-        rare.append(kept.pop(0)[1])
-    return {name: POOLED if name in rare else name for name in sizes}
+    rare = {name for name, n in sizes.items() if n < SMALLEST}
+    while rare and sum(sizes[name] for name in rare) < SMALLEST and len(rare) < len(sizes):
+        others = [name for name in sizes if name not in rare]
+        rare.add(min(others, key=lambda name: (_distance(name, rare), sizes[name], name)))
+    together = tuple(sorted(rare))
+    return {name: together if name in rare else (name,) for name in sizes}
+
+
+def _distance(pattern: str, group: set[str]) -> int:
+    own = set(pattern.split("+"))
+    return min(len(own ^ set(other.split("+"))) for other in group)
 
 
 def withheld(counts: Sequence[int]) -> list[bool]:

@@ -16,7 +16,7 @@ from ...cache.layout import PROVENANCE, STORES
 from ..config import FuseConfig
 from ..identity import modality_names
 from ..rundir import RunDir
-from .cells import POOLED, SMALLEST, pooled, withheld
+from .cells import SMALLEST, pooled, withheld
 from .compare import compare
 from .evaluate import ENOUGH
 from .metrics import summary
@@ -104,21 +104,21 @@ def patterns(predictions: pa.Table, names: Sequence[str]) -> list[dict[str, Any]
     known = predictions.filter(predictions["y"].is_valid())
     own = known["pattern"].to_pylist()
     shown = pooled(Counter(own))
-    group = np.array([shown[name] for name in own], dtype=object)
+    order = sorted(set(shown.values()), key=lambda patterns: (-_stays(patterns, own), patterns))
+    group = np.array([order.index(shown[name]) for name in own])
     y, p = known["y"].to_numpy(), known["p"].to_numpy()
     subjects = np.array(known["subject_id"].to_pylist())
-    order = sorted(set(group), key=lambda name: (name == POOLED, -int((group == name).sum()), name))
-    events = [int(y[group == name].sum()) for name in order]
+    events = [int(y[group == i].sum()) for i in range(len(order))]
     hidden = withheld(events)
     found = []
-    for name, positives, hide in zip(order, events, hidden, strict=True):
-        rows = group == name
+    for i, (together, positives, hide) in enumerate(zip(order, events, hidden, strict=True)):
+        rows = group == i
         n = int(rows.sum())
         small = hide or min(positives, n - positives) < SMALLEST
         found.append(
             {
-                "name": name,
-                "present": [] if name == POOLED else [m in name.split("+") for m in names],
+                "pooled": len(together) if len(together) > 1 else 0,
+                "present": [_share_with(name, together) for name in names],
                 "n": None if n < SMALLEST else n,
                 "share": n / len(group),
                 "positives": None if hide else positives,
@@ -224,10 +224,19 @@ def limits(run: RunDir, split: str, n: int, positives: int, random: list[str]) -
         )
     said.append(
         f"Groups of fewer than {SMALLEST} stays are pooled, event counts of 1 to {SMALLEST - 1} "
-        "are withheld. The page holds aggregates only; stay-level files lie in the run’s folder "
-        "`predictions` and are restricted data."
+        "are withheld. The page holds aggregates only; the stay-level files in the run’s folder "
+        "“predictions” are restricted data."
     )
     return said
+
+
+def _stays(patterns: Sequence[str], own: Sequence[str]) -> int:
+    return sum(name in patterns for name in own)
+
+
+def _share_with(modality: str, patterns: Sequence[str]) -> str:
+    has = [modality in name.split("+") for name in patterns]
+    return "all" if all(has) else "some" if any(has) else "none"
 
 
 def _provenance(cache: Path | None, modality: str, space: str) -> dict[str, Any]:

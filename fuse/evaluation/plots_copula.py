@@ -15,10 +15,12 @@ from ..copula import get_copula
 from .discrimination import Floats
 from .svg import DIVERGING, draw, unit_square
 
-# one step of colour for each factor; independence (density 1) is the middle
-_STEPS = np.array([0.25, 0.4, 0.55, 0.7, 0.85, 1 / 0.85, 1 / 0.7, 1 / 0.55, 1 / 0.4, 1 / 0.25])
+# steps of density, symmetric as ratios; independence (density 1) is the middle colour
+_BELOW = np.array([0.4, 0.6, 0.75, 0.87, 0.96])
+_STEPS = np.concatenate([_BELOW, 1 / _BELOW[::-1]])
 _EDGES = np.concatenate([[0.0], _STEPS, [1e9]])
-LEGEND = tuple(f"{a:.2g}" for a in _STEPS)
+LEGEND = tuple(f"{step:.2g}" for step in _STEPS)
+_ENOUGH = 5  # mean count of a bin below which bins are joined two by two
 
 
 def pair_density(
@@ -38,14 +40,14 @@ def pair_density(
     """
     copula = get_copula(family)
     params = {k: torch.tensor(v, dtype=torch.float64) for k, v in parameters.items()}
-    params = copula.marginal(params, pair) if M > 2 else params
+    params = copula.marginal(params, pair)
     grid = torch.from_numpy(u)
     points = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), dim=-1)  # (G, G, 2)
-    lead = 1 if any(v.ndim > _own_axes(k) for k, v in params.items()) else 0
-    if lead:  # one dependence for each coordinate: (D, ...) against (G, G, 1)
+    by_coordinate = any(v.ndim > (2 if k == "correlation" else 0) for k, v in params.items())
+    if by_coordinate:  # parameters (D, ...) against points (G, G, 1, 2)
         points = points[:, :, None]
     density = copula.log_density(points.log(), torch.log1p(-points), params).exp()
-    density = density.mean(-1) if lead else density
+    density = density.mean(-1) if by_coordinate else density
     return np.asarray(density.broadcast_to(len(u), len(u)).numpy(), dtype=np.float64)
 
 
@@ -70,8 +72,9 @@ def dependence(
         panels[0].contourf(middle, middle, density.T, levels=_EDGES, cmap=colors, norm=norm)
         panels[0].set_title("Learned density")
         if counts is not None:
-            share = counts / counts.sum() * counts.size
-            bins = np.linspace(0, 1, len(counts) + 1)
+            joined = _coarser(counts)
+            share = joined / joined.sum() * joined.size
+            bins = np.linspace(0, 1, len(joined) + 1)
             panels[1].pcolormesh(bins, bins, share.T, cmap=colors, norm=norm, edgecolors="none")
             panels[1].set_title("Observed, validation")
         for axes in panels:
@@ -86,5 +89,9 @@ def dependence(
     return draw(name, alt, (2.6 * (1 if counts is None else 2), 2.9), paint)
 
 
-def _own_axes(parameter: str) -> int:
-    return 2 if parameter == "correlation" else 0
+def _coarser(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    if counts.mean() >= _ENOUGH or len(counts) % 2:
+        return counts
+    half = len(counts) // 2
+    joined: NDArray[np.int64] = counts.reshape(half, 2, half, 2).sum(axis=(1, 3))
+    return joined

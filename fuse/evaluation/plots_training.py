@@ -27,8 +27,14 @@ MONITORS = {
 }
 
 
-def losses(history: Epochs, best: int) -> str:
-    """Draw each part of the loss over epochs, training and validation; mark the best epoch."""
+def losses(history: Epochs, best: int, warmup: int) -> str:
+    """Draw each part of the loss over epochs, training and validation.
+
+    Args:
+        history: One mapping for each epoch.
+        best: The chosen epoch, marked.
+        warmup: Epochs of the task alone: other parts are drawn from the next one on.
+    """
     parts = [key.removeprefix("train_") for key in history[-1] if key.startswith("train_")]
     parts = [part for part in parts if part != "loss"] or ["loss"]
 
@@ -36,7 +42,7 @@ def losses(history: Epochs, best: int) -> str:
         for axes, part in zip(_stacked(figure, len(parts)), parts, strict=True):
             own = "val_loss" if part == "task" and "val_task" not in history[-1] else f"val_{part}"
             for key, color in ((f"train_{part}", SERIES[0]), (own, SERIES[1])):
-                _over_epochs(axes, history, key, color)
+                _over_epochs(axes, history[0 if part == "task" else warmup :], key, color)
             axes.set_title(PARTS.get(part, part))
             _mark(axes, best)
 

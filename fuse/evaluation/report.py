@@ -6,6 +6,7 @@ The page asks nothing of any network, runs no script, and holds aggregates only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from . import facts, plots, plots_copula, plots_training
 from .bands import bands
 from .cells import SMALLEST
 from .compare import aligned, labels
-from .layout import p_value, span
+from .layout import p_value
 
 _MOST_PAIRS = 6
 _GRID = (np.arange(80) + 0.5) / 80
@@ -61,7 +62,12 @@ def render(page: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"span": span, "p_value": p_value, "percent": _percent, "place": _place}
+    environment.filters |= {
+        "signed": _signed,
+        "p_value": p_value,
+        "percent": _percent,
+        "place": _place,
+    }
     css = (Path(__file__).parent / "report.css").read_text("utf-8")
     return environment.get_template("report.html.j2").render(css=Markup(css), **page)
 
@@ -102,7 +108,8 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "looks": run.info.get("looks", {}).get("test", 0),
         "best_epoch": run.info.get("best_epoch", 0),
         "epochs": len(run.history),
-        "warnings": [w for w in run.info.get("warnings", []) if "random" not in w],
+        "warnings": [w for w in run.info.get("warnings", []) if not (random and "random" in w)],
+        "unknown_origin": cohort is None,
         "random": random,
         "inputs": inputs,
         "rows": run.info["rows"],
@@ -134,7 +141,7 @@ def _figures(run: RunDir, y: Any, p: Sequence[Any], subjects: Any) -> dict[str, 
         "roc": plots.roc(y, p, band) if both else None,
         "pr": plots.precision_recall(y, p, band) if both else None,
         "calibration": plots.calibration(y, p[0]),
-        "losses": plots_training.losses(history, best) if history else None,
+        "losses": plots_training.losses(history, best, run.config.warmup) if history else None,
         "validation": plots_training.validation(history, best) if history else None,
         "monitors": plots_training.monitors(history, best) if history else None,
     }
@@ -148,10 +155,9 @@ def _dependence(run: RunDir) -> dict[str, Any] | None:
     names = learned["modalities"]
     M, width = len(names), run.config.copula_dim or run.config.hidden
     pairs = []
-    for key, counts in learned["u_histogram"].items():
-        first, second = key.split(",")
-        pair = (names.index(first), names.index(second))
-        table = np.asarray(counts, np.int64)
+    for pair in combinations(range(M), 2):
+        first, second = names[pair[0]], names[pair[1]]
+        table = np.asarray(learned["u_histogram"][f"{first},{second}"], np.int64)
         stays = int(table.sum()) // width
         enough = stays >= SMALLEST
         density = plots_copula.pair_density(
@@ -209,6 +215,10 @@ def _range(value: Any) -> str:
 
 def _percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+def _signed(value: float, digits: int = 3, sign: str = "+") -> str:
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def _place(value: float, low: float = 0.0, high: float = 1.0) -> str:

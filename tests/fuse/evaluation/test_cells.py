@@ -1,0 +1,48 @@
+"""No group of fewer than five stays, and no small count to be had by subtraction."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cm2.fuse.evaluation.cells import SMALLEST, pooled, withheld
+
+NAMES = ["a", "a+b", "a+c", "a+b+c", "b"]
+
+
+def test_large_patterns_stand_alone() -> None:
+    assert pooled({"a": 5, "a+b": 50}) == {"a": ("a",), "a+b": ("a+b",)}
+
+
+def test_rare_patterns_join_the_nearest() -> None:
+    sizes = {"a": 60, "a+b": 1, "a+b+c": 20, "c": 30}
+    assert pooled(sizes)["a+b"] == ("a+b", "a+b+c")
+    assert pooled(sizes)["a"] == ("a",)
+
+
+def test_rare_patterns_that_are_enough_together_leave_the_others_alone() -> None:
+    together = ("a+b", "b")
+    assert pooled({"a": 60, "a+b": 3, "b": 2}) == {"a": ("a",), "a+b": together, "b": together}
+
+
+@given(st.lists(st.integers(1, 12), min_size=5, max_size=5))
+def test_every_group_is_large_enough_whenever_all_together_are(counts: list[int]) -> None:
+    sizes = dict(zip(NAMES, counts, strict=True))
+    groups = pooled(sizes)
+    assert {name for group in groups.values() for name in group} == set(NAMES)
+    assert all(name in group for name, group in groups.items())
+    for group in groups.values():
+        assert sum(sizes[name] for name in group) >= SMALLEST
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=6))
+def test_no_single_count_is_withheld_beside_others(counts: list[int]) -> None:
+    hidden = withheld(counts)
+    assert all(hide for hide, n in zip(hidden, counts, strict=True) if 0 < n < SMALLEST)
+    assert sum(hidden) != 1 or len(counts) == 1
+    if all(n == 0 or n >= SMALLEST for n in counts):
+        assert not any(hidden)
+
+
+def test_the_smallest_of_the_others_is_withheld_too() -> None:
+    assert withheld([3, 20, 8]) == [True, False, True]

@@ -1,0 +1,94 @@
+"""Judging a run: files, looks at the test stays, plain words about few events."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cm2.errors import DataError
+from cm2.fuse.evaluation.evaluate import evaluate, judge, notes
+from cm2.fuse.evaluation.metrics import summary
+
+from .conftest import MakeRun, predictions
+
+
+@pytest.fixture(autouse=True)
+def _predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "cm2.fuse.inference.predict",
+        lambda run, cache, split: predictions(split=split if split != "all" else "train"),
+    )
+
+
+def test_a_judged_run_holds_predictions_and_metrics_in_the_documented_form(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run(splits=("val",))
+    found = evaluate(run, tmp_path, "test", replicates=100)
+    assert run.metrics("test") == found
+    assert run.predictions("test").equals(predictions())
+    assert {"task", "n", "positives", "auroc", "aupr", "brier", "ece", "by_pattern", "seed"} < set(
+        found
+    )
+    table = predictions()
+    expected = summary(
+        table["y"].to_numpy(), table["p"].to_numpy(), table["subject_id"].to_numpy(), replicates=100
+    )
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_every_look_at_the_test_stays_is_counted_and_no_other(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run(splits=())
+    for split in ("val", "test", "val", "test", "all"):
+        evaluate(run, tmp_path, split, replicates=0)
+    assert run.info["looks"] == {"test": 2, "all": 1}
+
+
+def test_patterns_are_judged_one_by_one() -> None:
+    table = predictions()
+    found = judge(table, replicates=20, unit="stay", seed=0, split="test")["by_pattern"]
+    assert sum(part["n"] for part in found.values()) == table.num_rows
+    own = table.filter(pa.compute.equal(table["pattern"], "ehr"))
+    assert found["ehr"]["auroc"] == summary(own["y"].to_numpy(), own["p"].to_numpy(), unit="stay",
+        replicates=20)["auroc"]  # fmt: skip
+
+
+def test_stays_without_a_known_target_are_left_out_and_none_at_all_is_an_error() -> None:
+    table = predictions()
+    unknown = pa.array([None] * 20 + table["y"].to_pylist()[20:], pa.int8())
+    at = table.column_names.index("y")
+    table = table.set_column(at, "y", unknown)
+    assert judge(table, replicates=0, unit="patient", seed=0, split="test")["n"] == 100
+    with pytest.raises(DataError, match="None of the 20 test stays has a known target"):
+        judge(table.slice(0, 20), replicates=0, unit="patient", seed=0, split="test")
+
+
+@pytest.mark.parametrize(
+    ("positives", "n", "words"),
+    [
+        (3, 60, "Only 3 events among 60 stays: these numbers prove nothing"),
+        (55, 60, "Only 5 stays without an event among 60 stays"),
+        (40, 400, "read the intervals"),
+        (100, 400, None),
+    ],
+)
+def test_few_events_are_said_in_plain_words(positives: int, n: int, words: str | None) -> None:
+    y = np.arange(n) < positives
+    said = notes(y.astype(int), ["test"] * n)
+    assert [words in line for line in said if words] == ([True] if words else [])
+    assert len(said) == (words is not None)
+
+
+def test_notes_are_logged_and_training_stays_named(
+    make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="cm2.fuse.evaluation"):
+        evaluate(make_run(splits=()), tmp_path, "all", replicates=0)
+    assert "read the intervals" in caplog.text
+    assert "120 of the 120 stays are of the training split" in caplog.text
