@@ -25,6 +25,7 @@ from .special import broadcast_shape
 Pair = tuple[Tensor, Tensor]
 LOG_HALF = -math.log(2.0)
 LARGEST_PARTIAL = 1.0 - 1e-4
+RIDGE = 1e-9
 
 
 class Factor(NamedTuple):
@@ -47,7 +48,8 @@ class Elliptical(Copula):
 
     Unconstrained form: partial correlations p_ij = (1 - 1e-4) tanh(raw_ij), i > j, row by row, of
     margin i and j given the margins before j, and L_ij = p_ij sqrt(prod_{k<j} (1 - p_ik^2)), so
-    every raw vector is a correlation matrix (Lewandowski et al. 2009).
+    every raw vector is a correlation matrix (Lewandowski et al. 2009). One part in 1e9 of the
+    identity is mixed in, so that R can be factorised in any order of the margins.
     """
 
     def _correlation(self, raw: Tensor, M: int) -> Tensor:
@@ -65,13 +67,14 @@ class Elliptical(Copula):
         left = torch.cat([torch.zeros_like(left[..., :1]), left[..., :-1]], -1)
         unit = torch.eye(M, dtype=raw.dtype, device=raw.device)
         lower = (partial + unit) * torch.exp(0.5 * left)
-        correlation = lower @ lower.mT
+        correlation = (1.0 - RIDGE) * (lower @ lower.mT)
         return torch.where(unit > 0, 1.0, correlation)
 
     def _raw_correlation(self, correlation: Tensor) -> Tensor:
         correlation = correlation.double()
         M = correlation.shape[-1]
-        lower = torch.linalg.cholesky(correlation)
+        unit = torch.eye(M, dtype=correlation.dtype, device=correlation.device)
+        lower = torch.linalg.cholesky((correlation - RIDGE * unit) / (1.0 - RIDGE))
         # what is left of row i before column j: 1 - sum_{k<j} L_ik^2 = sum_{k>=j} L_ik^2
         square = lower.square()
         left = square.flip(-1).cumsum(-1).flip(-1)
@@ -275,10 +278,22 @@ def _factorise(correlation: Tensor) -> Factor:
 
 
 def _regress(correlation: Tensor, present: Tensor) -> Regression:
-    factor = _factorise(_masked(correlation, present))
-    precision = factor.inverse.mT @ factor.inverse
-    cross = ~present.unsqueeze(-1) & present.unsqueeze(-2)  # absent rows, present columns
-    slope = torch.where(cross, correlation, 0.0) @ precision
-    explained = slope @ torch.where(cross, correlation, 0.0).mT
-    remaining = _masked(correlation - explained, ~present)
-    return Regression(slope, torch.linalg.cholesky(remaining), factor)
+    """Regression for patterns `present`, (..., M), constant.
+
+    Read off the Cholesky factor with the present margins first: subtracting what they explain from
+    the variance of the absent ones would lose a small remainder.
+    """
+    order = torch.argsort((~present).long(), stable=True)
+    swap = torch.nn.functional.one_hot(order, order.shape[-1]).to(correlation.dtype)
+    lower = torch.linalg.cholesky(swap @ correlation @ swap.mT)
+    unit = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    inverse = torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
+    lower, inverse = (swap.mT @ t @ swap for t in (lower, inverse))  # back in their own order
+    row, column = present.unsqueeze(-1), present.unsqueeze(-2)
+    inverse = torch.where(row & column, inverse, unit)
+    log_pivots = torch.log(lower.diagonal(dim1=-2, dim2=-1))
+    return Regression(
+        slope=torch.where(~row & column, lower, 0.0) @ torch.where(row & column, inverse, 0.0),
+        innovation=torch.where(~row & ~column, lower, 0.0),
+        factor=Factor(inverse, torch.where(present, log_pivots, 0.0).sum(-1)),
+    )

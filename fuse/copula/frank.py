@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .archimedean import Archimedean, Pair, bounded_softplus, inverse_bounded_softplus
 from .family import Params
-from .normal import log1mexp
+from .normal import complete, log1mexp
 from .special import (
     LOG_ZERO,
     log1mexp_exp,
@@ -139,7 +139,9 @@ class Frank(Archimedean):
         # 1 - u by the same formula from the other end, scaled by e^theta
         above = torch.logaddexp(a, q[0])
         log_sf = log_log1p_over(size, log_expm1_ratio(size) + a - above)
-        return log_u, log_sf
+        # the larger of the two is only as good as its absolute error: take it from the smaller
+        upper = log_u > log_sf
+        return complete(torch.where(upper, log_sf, log_u), upper)
 
     def kendall_tau(self, params: Params) -> Tensor:
         """1 + 4 (D_1(theta) - 1)/theta with the first Debye function D_1 (Genest 1987)."""

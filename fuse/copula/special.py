@@ -117,7 +117,8 @@ def log_log1p_over(theta: Tensor, log_x: Tensor) -> Tensor:
     log_size = torch.log(torch.where(zero, 1.0, theta).abs())
     log_y = torch.where(zero, LOG_ZERO, log_size + log_x)
     small = log_y < math.log(0.25)
-    y = torch.where(small, theta * torch.exp(torch.where(small, log_x, 0.0)), 0.0)
+    x = torch.exp(torch.where(zero, log_x.clamp(max=80.0), torch.where(small, log_x, 0.0)))
+    y = torch.where(small, theta * x, 0.0)
     s, rest = _log1p_reduced(y)
     near_zero = log_x - torch.log1p(0.5 * y) + torch.log1p(s.square() * rest)
     positive = log_softplus(torch.where(small, 0.0, log_y)) - log_size
