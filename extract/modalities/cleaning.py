@@ -16,16 +16,79 @@ KG_PER_LB = 0.453592
 CM_PER_INCH = 2.54
 FAHRENHEIT_FROM = 79.0
 LIVING_FAHRENHEIT = 50.0
+_BOUNDS = ("low", "valid_low", "valid_high", "high")
+_REFERENCE_REFILL = {
+    "Normal <3 secs": 0.0,
+    "Brisk": 0.0,
+    "Abnormal >3 secs": 1.0,
+    "Delayed": 1.0,
+}
 
 
-def clean(preset: Preset) -> pl.Expr:
-    """Return the cleaning rules of a preset as one expression, float64."""
-    return _corrected() if preset == "corrected" else _reference()
+def clean(rows: pl.LazyFrame, preset: Preset) -> pl.LazyFrame:
+    """Replace the charted text in `value` by a number, float64, under the rules of a preset.
+
+    Lookups are joins with small tables: polars would hold back all rows for `replace_strict`.
+
+    Args:
+        rows: value, valuenum, valueuom (text), variable (uint8), unit, label.
+        preset: Which rules.
+    """
+    bounds = pl.LazyFrame(
+        [(i, v.low, v.valid_low, v.valid_high, v.high) for i, v in enumerate(variables())],
+        schema={"variable": pl.UInt8, **dict.fromkeys(_BOUNDS, pl.Float64)},
+        orient="row",
+    )
+    # One step per column: polars would compute a shared part anew in every branch that names it.
+    if preset == "reference":
+        rows = (
+            rows.with_columns(key="value", number=_finite(pl.col("value")))
+            .join(_levels(preset), on=["variable", "key"], how="left")
+            .with_columns(value=_reference())
+        )
+        return rows.drop("key", "number", "level")
+    inside = pl.col("value").is_between(pl.col("low"), pl.col("high"))
+    moved = pl.col("value").clip(pl.col("valid_low"), pl.col("valid_high"))
+    return (
+        rows.with_columns(text=_masked())
+        .with_columns(key=pl.col("text").str.to_lowercase(), number=_number(pl.col("text")))
+        .join(_levels(preset), on=["variable", "key"], how="left")
+        .join(bounds, on="variable", how="left")
+        .with_columns(value=_corrected())
+        .with_columns(value=pl.when(inside).then(moved))
+        .drop("text", "key", "number", "level", *_BOUNDS)
+    )
+
+
+def _levels(preset: Preset) -> pl.LazyFrame:
+    """Return the level that a text means, by variable; for the reference its rank as text."""
+    table: list[tuple[int, str, float]] = []
+    for i, variable in enumerate(variables()):
+        if preset == "corrected":
+            table += [(i, text, level) for text, level in variable.texts.items()]
+        elif variable.name.startswith("Glasgow"):
+            ranked = sorted(variable.reference_levels)
+            table += [(i, text, float(rank)) for rank, text in enumerate(ranked)]
+        elif variable.categorical:
+            table += [(i, text, level) for text, level in _REFERENCE_REFILL.items()]
+    return pl.LazyFrame(
+        table, schema={"variable": pl.UInt8, "key": pl.String, "level": pl.Float64}, orient="row"
+    )
+
+
+def _masked() -> pl.Expr:
+    """Return the charted text, stripped; the release's own number where it is masked."""
+    text = pl.col("value").str.strip_chars()
+    return pl.when(text == "___").then(pl.col("valuenum").str.strip_chars()).otherwise(text)
 
 
 def _is(name: str) -> pl.Expr:
     position = next(i for i, variable in enumerate(variables()) if variable.name == name)
     return pl.col("variable") == position
+
+
+def _categorical() -> pl.Expr:
+    return pl.any_horizontal([_is(v.name) for v in variables() if v.categorical])
 
 
 def _any(*names: str) -> pl.Expr:
@@ -37,14 +100,14 @@ def _number(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(DECIMAL)).then(text.cast(pl.Float64, strict=False))
 
 
+def _finite(text: pl.Expr) -> pl.Expr:
+    """Read whatever Python's float reads, except NaN and infinity."""
+    number = text.str.strip_chars().cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number)
+
+
 def _celsius(fahrenheit: pl.Expr) -> pl.Expr:
     return (fahrenheit - 32) * 5 / 9
-
-
-def _lookup(variable: Variable, text: pl.Expr) -> pl.Expr:
-    return text.replace_strict(
-        list(variable.texts), list(variable.texts.values()), default=None, return_dtype=pl.Float64
-    )
 
 
 def _corrected() -> pl.Expr:
@@ -59,9 +122,7 @@ def _corrected() -> pl.Expr:
     * Both bedside systems' spellings mean one level; eye opening `None` is the lowest.
     * Values outside the outlier bounds are missing, between outlier and valid moved to valid.
     """
-    text = pl.col("value").str.strip_chars()
-    text = pl.when(text == "___").then(pl.col("valuenum").str.strip_chars()).otherwise(text)
-    number = _number(text)
+    text, number = pl.col("text"), pl.col("number")
     unit = pl.col("unit")
     fahrenheit = (number >= FAHRENHEIT_FROM) | ((unit == "degF") & (number >= LIVING_FAHRENHEIT))
     value = (
@@ -83,30 +144,14 @@ def _corrected() -> pl.Expr:
         .then(number * CM_PER_INCH)
         .otherwise(number)
     )
-    for variable in variables():
-        if variable.categorical:
-            found = _lookup(variable, text.str.to_lowercase())
-            whole = pl.when(number.is_in(list(variable.levels))).then(number)
-            value = (
-                pl.when(_is(variable.name))
-                .then(found.fill_null(whole) if variable.name.endswith("total") else found)
-                .otherwise(value)
-            )
-    return _within_bounds(value)
-
-
-def _within_bounds(value: pl.Expr) -> pl.Expr:
-    position = pl.col("variable")
-
-    def bound(numbers: list[float]) -> pl.Expr:
-        return position.replace_strict(
-            list(range(len(numbers))), numbers, return_dtype=pl.Float64, default=None
-        )
-
-    table = variables()
-    low, high = bound([v.low for v in table]), bound([v.high for v in table])
-    moved = value.clip(bound([v.valid_low for v in table]), bound([v.valid_high for v in table]))
-    return pl.when((value >= low) & (value <= high)).then(moved)
+    whole = pl.when(number == number.round(0)).then(number)
+    return (
+        pl.when(_is("Glasgow coma scale total"))
+        .then(pl.col("level").fill_null(whole))
+        .when(_categorical())
+        .then("level")
+        .otherwise(value)
+    )
 
 
 def _reference() -> pl.Expr:
@@ -120,9 +165,7 @@ def _reference() -> pl.Expr:
 
     A text at which the published code stops (`120/`, an unknown level) is missing here.
     """
-    text = pl.col("value")
-    number = text.str.strip_chars().cast(pl.Float64, strict=False)
-    number = pl.when(number.is_finite()).then(number)
+    text, number = pl.col("value"), pl.col("number")
     plain = _number(text)
     unit = pl.col("valueuom").str.to_lowercase().fill_null("")
     both = unit + "|" + pl.col("label").str.to_lowercase()
@@ -131,15 +174,6 @@ def _reference() -> pl.Expr:
         .then(number.fill_null(_number(text.str.extract(r"^(\d+)/\d+$", 1))))
         .when(_is("Diastolic blood pressure"))
         .then(number.fill_null(_number(text.str.extract(r"^\d+/(\d+)$", 1))))
-        .when(_is("Capillary refill rate"))
-        .then(
-            text.replace_strict(
-                ["Normal <3 secs", "Brisk", "Abnormal >3 secs", "Delayed"],
-                [0.0, 0.0, 1.0, 1.0],
-                default=None,
-                return_dtype=pl.Float64,
-            )
-        )
         .when(_is("Fraction inspired oxygen") & ~unit.str.contains("torr", literal=True))
         .then(number / 100)
         .when(_any("Glucose", "pH"))
@@ -156,17 +190,7 @@ def _reference() -> pl.Expr:
         .then((number * CM_PER_INCH).round(0))
         .otherwise(number)
     )
-    for variable in variables():
-        if variable.categorical and variable.name.startswith("Glasgow"):
-            ranked = sorted(variable.reference_levels)
-            rank = text.replace_strict(
-                ranked,
-                [float(i) for i in range(len(ranked))],
-                default=None,
-                return_dtype=pl.Float64,
-            )
-            value = pl.when(_is(variable.name)).then(rank).otherwise(value)
-    return value
+    return pl.when(_categorical()).then("level").otherwise(value)
 
 
 def reference_rank(variable: Variable) -> list[float]:

@@ -215,15 +215,11 @@ def _scan(source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset)
         .filter(pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) | pl.col("bad"))
         .filter(pl.col("value").is_not_null() | pl.col("bad"))
         .join(item_map, on="itemid", how="left")
-        .select(
-            "stay_id",
-            pl.col("seconds").cast(pl.Int32),
-            "variable",
-            clean(preset).alias("value"),
-            "bad",
-        )
     )
-    found = collect(rows, event.table)
+    cleaned = clean(rows, preset).select(
+        "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value", "bad"
+    )
+    found = collect(cleaned, event.table)
     if found["bad"].any():
         raise _first_bad(event, kinds)
     return found.drop("bad")

@@ -44,7 +44,7 @@ def one(
             "valuenum": pl.String,
         },
     )
-    return frame.select(clean(preset)).item()  # type: ignore[arg-type]
+    return clean(frame.lazy(), preset).collect()["value"].item()  # type: ignore[arg-type]
 
 
 CORRECTED = [
@@ -187,8 +187,8 @@ def test_every_corrected_value_is_finite_and_within_its_bounds() -> None:
     ).with_columns(
         valueuom=pl.lit(None, pl.String), label=pl.lit(""), valuenum=pl.lit(None, pl.String)
     )
-    found = cases.with_columns(found=clean("corrected")).drop_nulls("found")
+    found = clean(cases.lazy(), "corrected").collect().drop_nulls("value")
     assert found.height > 200
-    for position, value in found.select("variable", "found").iter_rows():
+    for position, value in found.select("variable", "value").iter_rows():
         assert math.isfinite(value)
         assert variables()[position].valid_low <= value <= variables()[position].valid_high
