@@ -25,6 +25,7 @@ logger = logging.getLogger("cm2.extract.events")
 
 PREDICTION_HOURS = 48
 RULES_VERSION = 1
+BLOCK_ROWS = 1_000_000
 _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
@@ -135,8 +136,13 @@ def measure(
     charted = _count(found)
     found = found.drop_nulls("value")
     readable = _count(found)
-    found = found.group_by("stay_id", "seconds", "variable").agg(pl.col("value").max())
-    found = _coma_total(found) if preset == "corrected" else _reference_places(found)
+    blocks = 1 + found.height // BLOCK_ROWS  # of stays: grouping everything at once costs memory
+    found = pl.concat(
+        [
+            _deduplicated(found.filter(pl.col("stay_id") % blocks == block), preset)
+            for block in range(blocks)
+        ]
+    )
     counts = {
         variable.name: {
             "charted": charted.get(i, 0),
@@ -252,6 +258,12 @@ def _first_bad(event: EventTable, kinds: dict[str, Kind]) -> Exception:
         if collect(test, event.table).item():
             return event.table.refusal(column, kind)
     return DataError(f"{event.table.path}: a row cannot be read.")
+
+
+def _deduplicated(found: pl.DataFrame, preset: Preset) -> pl.DataFrame:
+    """Keep the largest value of each stay, time and variable."""
+    found = found.group_by("stay_id", "seconds", "variable").agg(pl.col("value").max())
+    return _coma_total(found) if preset == "corrected" else _reference_places(found)
 
 
 def _coma_total(found: pl.DataFrame) -> pl.DataFrame:
