@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 RESIZE, CROP = 256, 224
 SMALLEST_SIDE = 32
-LARGEST_PIXELS = 100_000_000
+LARGEST_PIXELS = 64_000_000  # a film has about 8 million; Pillow itself warns from 89 million
 _EXIF_ORIENTATION = 0x0112
 
 

@@ -99,8 +99,7 @@ def split_sections(text: str) -> list[tuple[str, str]]:
     while header is not None:
         sections.append((name, text[start : header.start()]))
         name, start = section_name(header.group(1)), header.end()
-        line_end = text.find("\n", start)
-        header = _HEADER.search(text, line_end) if line_end >= 0 else None
+        header = _HEADER.search(text, start)
     sections.append((name, text[start:]))
     named = [
         (name, body)

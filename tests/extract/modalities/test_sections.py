@@ -86,7 +86,7 @@ def test_what_only_looks_like_a_header_is_none(line: str) -> None:
     assert [name for name, _ in split_sections(text)] == ["preamble", "comparison"]
 
 
-def test_a_header_is_looked_for_only_after_the_line_of_the_one_before() -> None:
+def test_a_header_may_follow_on_the_very_next_line() -> None:
     text = "\n FINDINGS: Clear.\n IMPRESSION: Fine.\n"
     assert parts(text)["findings"] == "Clear."
     assert parts(text)["impression"] == "Fine."
