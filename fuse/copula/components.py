@@ -68,7 +68,8 @@ def component_log_ratio(
     """
     terms, _ = _terms(w, available, mix, copula, params)
     alone = torch.where(available, log_prob(w, mix), 0.0).sum(-1)
-    return torch.logsumexp(terms, -1) - alone
+    # With one modality the difference is 0 but for rounding.
+    return torch.where(available.sum(-1) >= 2, torch.logsumexp(terms, -1) - alone, 0.0)
 
 
 def component_draws(

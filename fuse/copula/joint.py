@@ -22,6 +22,7 @@ from . import get_copula
 from .components import component_draws, component_log_ratio
 from .couplings import Pair, get_coupling
 from .draws import conditional, conditional_mean
+from .family import Copula
 from .marginals import MixtureMarginal
 from .mixture import Mixture, log_prob, rosenblatt_inverse
 
@@ -52,7 +53,7 @@ class JointModel(nn.Module):
         M: Modalities.
         D: Coordinates.
         K: Mixture components.
-        family: Name of the copula family.
+        family: Name of the copula family, or the family with options of its own.
         coupling: Name of the coupling, see `couplings`.
         params: `shared` dependence for all coordinates (the paper) or one `per-dim`.
         weights: Mixture weights from free `logits` or by an `mlp`.
@@ -67,7 +68,7 @@ class JointModel(nn.Module):
         M: int,
         D: int,
         K: int,
-        family: str,
+        family: str | Copula,
         coupling: str = "rosenblatt",
         params: str = "shared",
         weights: str = "logits",
@@ -76,7 +77,7 @@ class JointModel(nn.Module):
         super().__init__()
         if params not in ("shared", "per-dim"):
             raise ConfigError(f"Copula parameters are `shared` or `per-dim`; found {params!r}.")
-        self.copula = get_copula(family)
+        self.copula = get_copula(family) if isinstance(family, str) else family
         self.coupling, self.kind = coupling, get_coupling(coupling, K)
         if self.kind.scalar and params == "per-dim":
             raise ConfigError(
@@ -177,24 +178,24 @@ class JointModel(nn.Module):
             UnsupportedError: A coupling that offers no such draw.
         """
         self._check_draw(how)
+        shape = uniforms.shape[:-1]
         w = torch.where(available.unsqueeze(-1), w, 0.0)
         mix = self._mixture_like(w)
+        if how == "conditional-median":
+            uniforms = torch.full_like(uniforms[:1], 0.5)
+        q = torch.log(uniforms[..., : self.D]), torch.log1p(-uniforms[..., : self.D])
+        params = self.copula_params() if self.M > 1 else {}
         if how == "marginal" or self.M == 1:
-            q = uniforms[..., : self.D]
-            drawn = rosenblatt_inverse(torch.log(q), torch.log1p(-q), mix)
-            return torch.where(available.unsqueeze(-1), w, drawn)
-        params = self.copula_params()
-        if self.coupling == "component":
+            drawn = rosenblatt_inverse(*q, mix)
+        elif self.coupling == "component":
             drawn = component_draws(w, available, uniforms, mix, self.copula, params)
-            return torch.where(available.unsqueeze(-1), w, drawn)
-        pair = self._arguments(w, available, mix)
-        if how == "conditional-mean":
-            mean = conditional_mean(pair, available, mix, self.kind, self.copula, params)
-            drawn = mean.unsqueeze(0)
         else:
-            q = uniforms if how == "conditional" else torch.full_like(uniforms[:1], 0.5)
-            drawn = conditional(pair, available, q, mix, self.kind, self.copula, params)
-        return torch.where(available.unsqueeze(-1), w, drawn).expand(uniforms.shape)
+            pair = self._arguments(w, available, mix)
+            if how == "conditional-mean":
+                drawn = conditional_mean(pair, available, mix, self.kind, self.copula, params)
+            else:
+                drawn = conditional(pair, available, q, mix, self.kind, self.copula, params)
+        return torch.where(available.unsqueeze(-1), w, drawn).expand(*shape, self.D)
 
     def _check_draw(self, how: str) -> None:
         if how not in DRAWS:
