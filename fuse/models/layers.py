@@ -138,7 +138,7 @@ class Normaliser(nn.Module):
             mask: ``(B, L)`` bool.
         """
         real = mask.unsqueeze(-1)
-        return torch.where(real, (torch.where(real, x, 0.0) - self.mean) * self.rate, 0.0)
+        return torch.where(real, (x - self.mean) * self.rate, 0.0)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ def write_cache(
     one_class: str = "",
     dataset: str = "made",
     shift: int = 0,
+    offset: float = 0.0,
 ) -> Path:
     """Stays whose latent severity shows in every modality; `scramble` spoils one split."""
     random = np.random.default_rng(seed)
@@ -67,6 +68,7 @@ def write_cache(
             values = severity[:, None, None] * 0.7 + random.normal(size=(stays, 3, 5))
         noise = spoiler.normal(size=values.shape) * 5
         values = np.where(spoiled.reshape(-1, *[1] * (values.ndim - 1)), noise, values)
+        values = values + offset
         items = [f"{name}{i}" if name != "ehr" else str(i) for i in ids]
         kept = np.flatnonzero(has)
         arrays = {"values": values[kept].astype(np.float32)}

@@ -8,7 +8,7 @@ import torch
 
 from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.whitening import CopulaSpace
-from cm2.fuse.models.alignment import copula_losses, fitted_tau, start_mixture, track
+from cm2.fuse.models.alignment import MEMORY, copula_losses, fitted_tau, start_mixture, track
 from cm2.fuse.models.heads import mean_probability
 from cm2.fuse.models.monitor import effective_rank, ks_distance, spread
 
@@ -42,6 +42,27 @@ def test_tracking_converges_to_the_exact_pass(width: int) -> None:
     assert (ours.mean - theirs.mean).abs().max() < 0.5
     if width == 6:  # nothing is lost by projection, so decoding gives the embedding back
         torch.testing.assert_close(moving.decode(w)[available], z[available], rtol=0, atol=0.6)
+
+
+def test_one_step_of_tracking_is_the_average_of_two_distributions() -> None:
+    (z, _), (batch, _) = embeddings(500), embeddings(64, seed=1)
+    space = CopulaSpace(2, 6, 6, shrinkage=0.0).double()
+    everywhere = torch.ones(500, 2, dtype=torch.bool)
+    space.update(z, everywhere)
+    track(space, batch, everywhere[:64])
+    rate = 64 / (64 + MEMORY)
+    for m in range(2):
+        difference = batch[:, m].mean(0) - z[:, m].mean(0)
+        covariance = (
+            (1 - rate) * torch.cov(z[:, m].T, correction=0)
+            + rate * torch.cov(batch[:, m].T, correction=0)
+            + rate * (1 - rate) * torch.outer(difference, difference)
+        )
+        expected = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+        torch.testing.assert_close(space.whitening.transform[m], expected, rtol=1e-6, atol=1e-8)
+        mean = z[:, m].mean(0) + rate * difference
+        torch.testing.assert_close(space.whitening.mean[m], mean)
+        torch.testing.assert_close(space.whitening.embedding_mean[m], mean)
 
 
 def test_tracking_a_batch_without_a_modality_leaves_that_modality_alone() -> None:

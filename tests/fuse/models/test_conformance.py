@@ -146,6 +146,7 @@ def test_what_absent_rows_hold_changes_nothing(options: Options) -> None:
         spoiled = with_x(spoiled, spec.name, lambda x, a=absent: torch.where(a, torch.nan, x))
     clean, garbage = run(model, batch), run(model, spoiled)
     assert torch.equal(clean.logits, garbage.logits)
+    assert (clean.z[~batch.available] == 0).all()
     for name in clean.losses:
         assert torch.equal(clean.losses[name].value, garbage.losses[name].value), name
 

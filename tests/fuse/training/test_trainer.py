@@ -73,6 +73,23 @@ def test_another_seed_gives_another_run(small_cache: Path, place: Path) -> None:
     assert first.history != second.history
 
 
+def test_a_resumed_run_keeps_the_best_epoch_before_the_stop(small_cache: Path, place: Path) -> None:
+    options = config(lr=0.1, epochs=12, patience=4, modalities=("ehr",))
+    best = fuse(options, small_cache, place).info["best_epoch"]
+    expected = digests(place)
+    shutil.rmtree(place)
+
+    class StopAfterBest(Stop):
+        def check(self, finished: str) -> None:
+            if finished.startswith(f"epoch {best + 2} "):
+                raise Interrupted(finished)
+
+    with pytest.raises(Interrupted):
+        fuse(options, small_cache, place, stop=StopAfterBest())
+    assert fuse(options, small_cache, place).info["best_epoch"] == best
+    assert digests(place) == expected
+
+
 class Killed(BaseException):
     pass
 
