@@ -88,6 +88,8 @@ def test_replicates_of_one_class_are_undefined_and_counted() -> None:
 def test_data_of_one_class_leave_only_calibration(label: int) -> None:
     found = bootstrap([label] * 4, [[0.1, 0.2, 0.3, 0.4]], replicates=9)[0]
     assert found.degenerate == 9
+    assert np.isnan(found.values["auroc"]).all()
+    assert np.isnan(found.values["aupr"]).all()
     assert np.isfinite(found.values["ece"]).all()
 
 

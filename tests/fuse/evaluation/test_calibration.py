@@ -92,6 +92,9 @@ def test_extreme_probabilities_still_have_a_fit() -> None:
 
 
 def test_separated_classes_have_no_slope_and_one_class_has_no_fit() -> None:
+    # Newton's method stops somewhere here although the likelihood has no maximum
+    far = expit([-4.093, -3.089, -0.13, 0.677, 3.574])
+    assert calibration_fit([0, 0, 0, 0, 1], far).slope is None
     assert calibration_fit([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.7]).slope is None
     assert calibration_fit([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.7]).intercept is not None
     assert calibration_fit([1, 1], [0.4, 0.6]) == (None, None)
