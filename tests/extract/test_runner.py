@@ -257,6 +257,21 @@ def test_mended_files_are_encoded_alone(own: Path, whole: Path, tmp_path: Path) 
     assert (abs(mine - theirs) < 1e-5).all()
 
 
+def test_a_file_that_has_changed_is_encoded_again_alone(
+    own: Path, whole: Path, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(whole, tmp_path / "cache"))
+    text = linked_files(cache, own, "report")[0]
+    text.write_text("\n IMPRESSION: Something else entirely.\n")
+    summary = extract(config(own, cache, "report")).modalities[0]
+    assert (summary.encoded, summary.complete) == (1, True)
+    before, after = (Store.open(place, "report") for place in (whole, cache))
+    items = before.items["item_id"].to_pylist()
+    old, new = (store.read(items)["values"] for store in (before, after))
+    changed = [item for item, a, b in zip(items, old, new, strict=True) if (a != b).any()]
+    assert changed == [text.stem]
+
+
 def test_a_report_without_sections_is_an_absence_and_no_reject(
     own: Path, whole: Path, tmp_path: Path
 ) -> None:
