@@ -17,11 +17,13 @@ from .special import (
     log_log1p_over,
     log_neg_log,
     masked_logsumexp,
+    minus_log,
     pair_from_log_hazard,
     softplus,
 )
 
 SMALLEST, LARGEST = 1e-4, 38.0  # tau 5e-5 .. 0.95
+CLOSE = 0.25  # theta times -log u up to which independence is close
 
 
 class Clayton(Archimedean):
@@ -55,27 +57,22 @@ class Clayton(Archimedean):
     def _log_density(
         self, log_u: Tensor, log_sf: Tensor, available: Tensor, theta: Tensor
     ) -> Tensor:
-        M = log_u.shape[-1]
-        minus_log = torch.where(available, -log_u, 0.0)
-        _, log_s = _log_sums(log_u, log_sf, available, theta)
+        length = torch.where(available, minus_log(log_u, log_sf), 0.0)
         n = available.sum(-1).to(log_u.dtype)
-        k = torch.arange(M, device=log_u.device, dtype=log_u.dtype)
+        k = torch.arange(log_u.shape[-1], device=log_u.device, dtype=log_u.dtype)
         used = k < n.unsqueeze(-1)
         constant = torch.log1p(torch.where(used, k * theta.unsqueeze(-1), 0.0)).sum(-1)
-        # sum l - log(S)/theta vanishes with theta; the second form does not cancel there
-        total = minus_log.sum(-1)
-        y = theta.unsqueeze(-1) * minus_log
-        small = y.abs().amax(-1) < 1.0
-        y = torch.where(small.unsqueeze(-1), y, 0.0)
-        a = torch.where(small, (minus_log * torch.exp(log_expm1_ratio(y))).sum(-1), 0.0)
-        inside = log_s > -math.inf
-        theta_a = torch.where(inside, theta * a, 0.0)
-        excess = theta * (
-            a.square() * log1p_second(theta_a) - (minus_log.square() * expm1_second(y)).sum(-1)
-        )
-        safe_s = torch.where(inside, log_s, 0.0)
-        direct = total - safe_s / torch.where(small, 1.0, theta)
-        density = constant + torch.where(small, excess, direct) + theta * total - n * safe_s
+        y = theta.unsqueeze(-1) * length
+        log_s, inside = _log_s(y)
+        total = length.sum(-1)
+        # total - log(S)/theta vanishes with theta; close to 0 by a form that does not cancel
+        close = y.abs().amax(-1) < CLOSE
+        z = torch.where(close.unsqueeze(-1), y, 0.0)
+        second = expm1_second(z)
+        a = torch.where(close, (length * (1.0 + z * second)).sum(-1), 0.0)
+        excess = theta * (a.square() * log1p_second(theta * a) - (length.square() * second).sum(-1))
+        direct = total - log_s / torch.where(close, 1.0, theta)
+        density = constant + torch.where(close, excess, direct) + theta * total - n * log_s
         return torch.where(inside, density, -math.inf)
 
     def log_cdf(self, log_u: Tensor, log_sf: Tensor, params: Params) -> Tensor:
@@ -118,6 +115,21 @@ class Clayton(Archimedean):
         positive = theta > 0
         lower = torch.exp2(-1.0 / torch.where(positive, theta, 1.0))
         return torch.where(positive, lower, 0.0), torch.zeros_like(theta)
+
+
+def _log_s(y: Tensor) -> tuple[Tensor, Tensor]:
+    """log S = log(1 + sum expm1(y)), with y = 0 where absent, and whether S > 0."""
+    top = y.amax(-1)
+    moderate = top < 1.0
+    excess = torch.expm1(torch.where(moderate.unsqueeze(-1), y, 0.0)).sum(-1)
+    inside = excess > -1.0
+    near = torch.log1p(torch.where(inside, excess, 0.0))
+    # = exp(-top) (M + sum expm1(y)); take M - 1 off again
+    top = torch.where(moderate, 1.0, top)
+    scaled = torch.exp(torch.where(moderate.unsqueeze(-1), 0.0, y) - top.unsqueeze(-1)).sum(-1)
+    rest = scaled - (y.shape[-1] - 1) * torch.exp(-top)
+    far = top + torch.log(torch.where(moderate, 1.0, rest))
+    return torch.where(moderate, near, far), inside
 
 
 def _log_sums(

@@ -52,6 +52,13 @@ def log_neg_log(log_u: Tensor, log_sf: Tensor) -> Tensor:
     return torch.where(near_one, log_sf + 0.5 * torch.exp(log_sf), result)
 
 
+def minus_log(log_u: Tensor, log_sf: Tensor) -> Tensor:
+    """-log u, read from log(1 - u) where u is next to 1."""
+    near_one = log_sf < -17.0
+    sf = torch.exp(torch.where(near_one, log_sf, 0.0))
+    return torch.where(near_one, sf * (1.0 + 0.5 * sf), -log_u)
+
+
 def log_softplus(x: Tensor) -> Tensor:
     """log(log(1 + exp(x)))."""
     tiny = x < -18.0
@@ -70,7 +77,7 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 # log(sinh h / h) = h^2 (1/6 - h^2/180 + ...)
 _LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
 _ATANH = tuple(1.0 / (2 * k + 3) for k in range(9))
-_EXPM1_SECOND = tuple(1.0 / math.factorial(k + 2) for k in range(17))
+_EXPM1_SECOND = tuple(1.0 / math.factorial(k + 2) for k in range(11))
 
 
 def log_expm1_ratio(y: Tensor) -> Tensor:
@@ -87,7 +94,7 @@ def log_expm1_ratio(y: Tensor) -> Tensor:
 
 def expm1_second(y: Tensor) -> Tensor:
     """(exp(y) - 1 - y) / y^2, 1/2 at 0; y below about 80 (float32) or 700."""
-    small = y.abs() < 1.0
+    small = y.abs() < 0.3
     far = torch.where(small, 1.0, y)
     series = _polynomial(torch.where(small, y, 0.0), _EXPM1_SECOND)
     return torch.where(small, series, (torch.expm1(far) - far) / far.square())

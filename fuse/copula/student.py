@@ -92,16 +92,18 @@ def _tail_quantile(log_p: Array, nu: Array) -> Array:
         constant = special.gammaln(0.5 * nu + 0.5) - special.gammaln(0.5 * nu)
         constant = constant + (0.5 * nu - 1.0) * np.log(nu) - 0.5 * math.log(math.pi)
         power = (log_p - constant) / nu - math.log(2.0)
-    hard = (log_p < DEEP) | ~(np.abs(x) < 1e100)
-    y = np.where(hard, np.minimum(power, -1.0), np.arcsinh(np.where(hard, 0.0, x)))
-    if hard.any():
-        z, p, n = y[hard], log_p[hard], nu[hard]
-        for _ in range(40):
+    lost = (log_p < DEEP) | ~(np.abs(x) < 1e100)
+    y = np.where(lost, np.minimum(power, -1.0), np.arcsinh(np.where(lost, 0.0, x)))
+    # stdtrit is exact to rounding in the middle and has been seen to miss digits further out
+    far = lost | (log_p < -30.0)
+    if far.any():
+        z, p, n = y[far], log_p[far], nu[far]
+        for _ in range(40 if lost.any() else 3):
             value = _log_tail(z, n)
             z = np.minimum(z - (value - p) * np.exp(value - _log_slope(z, n)), 0.0)
-        y[hard] = z
-    value = _log_tail(y, nu)
-    return np.minimum(y - (value - log_p) * np.exp(value - _log_slope(y, nu)), 0.0)
+        y[far] = z
+    result: Array = np.minimum(y, 0.0)
+    return result
 
 
 def _nu_slope(y: Array, nu: Array) -> Array:
