@@ -90,6 +90,12 @@ class FuseConfig(BaseModel):
     batch_size: int = Field(64, ge=1, description="Stays per step.")
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="Optimiser.")
     lr: float = Field(3e-4, gt=0, description="Learning rate.")
+    lr_copula: float = Field(
+        1e-2,
+        gt=0,
+        description="Learning rate of the copula's dependence, a few numbers on a scale of their "
+        "own: at the rate of the networks they would stay where they start.",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
     scheduler: Literal["none", "plateau"] = Field(
         "none", description="`plateau` halves the rate after 10 epochs without a lower loss."

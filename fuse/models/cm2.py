@@ -46,6 +46,7 @@ class CM2(FusionModel):
     """
 
     learns_alone: ClassVar[tuple[str, ...]] = ("joint.marginals.",)
+    dependence: ClassVar[tuple[str, ...]] = ("joint.raw",)
 
     started: Tensor
 

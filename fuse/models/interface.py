@@ -145,12 +145,15 @@ class FusionModel(nn.Module, ABC):
         models_interaction: Modalities meet before the last linear map.
         learns_alone: Prefixes of parameters that have a loss of their own; each group's gradient
             is clipped by itself, so that it does not slow down the others.
+        dependence: Prefixes of parameters on the copula's own scale: they learn at `lr_copula`,
+            without weight decay.
     """
 
     vmappable: ClassVar[bool] = True
     uses_all_modalities: ClassVar[bool] = True
     models_interaction: ClassVar[bool] = True
     learns_alone: ClassVar[tuple[str, ...]] = ()
+    dependence: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
         super().__init__()

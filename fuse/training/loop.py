@@ -76,10 +76,21 @@ def train(
     return state
 
 
-def make_optimizer(model: nn.Module, config: FuseConfig) -> torch.optim.Optimizer:
-    """Make the optimiser of a configuration; its learning rate is set before each epoch."""
+def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimizer:
+    """Make the optimiser of a configuration; its learning rates are set before each epoch."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    named = list(model.named_parameters())
+    groups = [
+        {
+            "params": [p for name, p in named if not name.startswith(model.dependence)],
+            "share": 1.0,
+            "weight_decay": config.weight_decay,
+        }
+    ]
+    if own := [p for name, p in named if name.startswith(model.dependence)]:
+        # `share` is the group's part of the rate that the schedule gives.
+        groups.append({"params": own, "share": config.lr_copula / config.lr, "weight_decay": 0.0})
+    return kind(groups, lr=config.lr, fused=True)
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def _train_epoch(
     config = model.config
     hyper = Hyper.of(config)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     rows = data.rows("train")
     rows = rows[order(config.seed, "order", data.keys[rows], epoch)]
     meter = _Meter()
