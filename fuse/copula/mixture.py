@@ -83,9 +83,13 @@ def _mixed_cdf(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Only the smaller tail is computed in log space; the other follows from it without loss.
     """
+    if z.shape[-2] == 1:
+        z = z.squeeze(-2)
+        return complete(log_ndtr(-z.abs()), z > 0)
     with torch.no_grad():
         # Any side with a tail below about 0.9 will do, so plain probabilities decide.
-        upper = (log_weights.exp() * torch.special.ndtr(z)).sum(-2) > 0.5  # (..., D)
+        mass = log_weights.exp() * (z * -SQRT_HALF).erfc_()
+        upper = mass.sum(-2) > 1.0  # erfc is twice the probability; (..., D)
         sign = 1.0 - 2.0 * upper.to(z.dtype)
     small = torch.logsumexp(log_weights + log_ndtr(z * sign.unsqueeze(-2)), -2)
     return complete(small, upper)
@@ -113,7 +117,8 @@ def rosenblatt(x: Tensor, mix: Mixture) -> tuple[Tensor, Tensor]:
         (log u, log(1 - u)), each of shape (..., D).
     """
     z = _standardise(x, mix)
-    return _mixed_cdf(z, _conditional_log_weights(z, mix))
+    single = z.shape[-2] == 1
+    return _mixed_cdf(z, torch.zeros_like(z) if single else _conditional_log_weights(z, mix))
 
 
 def log_cdf(x: Tensor, mix: Mixture) -> Tensor:

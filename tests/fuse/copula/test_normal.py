@@ -61,6 +61,12 @@ def test_quantile_of_the_pair_is_odd_and_reads_the_smaller_tail() -> None:
     assert torch.allclose(normal_quantile(log_sf, log_u), -z, rtol=1e-14)
 
 
+def test_quantile_has_the_right_gradient_at_exactly_one_half() -> None:
+    u = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(normal_quantile(torch.log(u), torch.log1p(-u)), u)
+    assert gradient.item() == pytest.approx(math.sqrt(2 * math.pi), abs=1e-12)
+
+
 def test_completed_pair_is_strictly_negative_and_sums_to_one() -> None:
     small = torch.tensor([-800.0, -100.0, -30.0, -1.0, math.log(0.5)], dtype=torch.float32)
     log_u, log_sf = complete(small, torch.tensor([False, True, False, True, False]))
