@@ -15,7 +15,7 @@ def test_large_patterns_stand_alone() -> None:
 
 
 def test_rare_patterns_join_the_nearest() -> None:
-    sizes = {"a": 60, "a+b": 1, "a+b+c": 20, "c": 30}
+    sizes = {"a": 60, "a+b": 1, "a+b+c": 20, "c": 10}
     assert pooled(sizes)["a+b"] == ("a+b", "a+b+c")
     assert pooled(sizes)["a"] == ("a",)
 

@@ -237,6 +237,22 @@ def test_small_groups_are_pooled_and_small_event_counts_withheld(make_run: MakeR
     assert rows[1]["auroc"] is None
 
 
+def test_observed_ranks_are_drawn_only_for_five_stays_or_more(make_run: MakeRun) -> None:
+    run = make_run()
+    learned = run.learned
+    assert learned is not None
+    width = run.config.copula_dim
+    for name, stays in (("ehr,cxr", 5), ("ehr,report", 4), ("cxr,report", 0)):
+        table = np.zeros((10, 10), int)
+        table[0, 0] = stays * width
+        learned["u_histogram"][name] = table.tolist()
+    atomic.write_json(run.path / "learned.json", learned)
+    page = render(content(run, None, []))
+    assert page.count("Observed, validation") == 1
+    assert page.count("Learned density") == 3
+    assert page.count("fewer than 5 validation stays have both") == 2
+
+
 @pytest.mark.parametrize("family", ["gaussian", "frank"])
 def test_the_drawn_density_is_that_of_the_pair(family: str, make_run: MakeRun) -> None:
     run = make_run(copula=family)
