@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .family import Copula, Params, checked_margins, need
 from .special import broadcast, broadcast_shape, pair_from_logit, softplus
 
 Pair = tuple[Tensor, Tensor]
+Conditional = Callable[[Pair], Pair]
 LOG_HALF = -math.log(2.0)
 
 
@@ -51,7 +52,7 @@ class Archimedean(Copula):
         earlier = torch.ones(M - 1, M - 1, dtype=torch.bool, device=log_u.device).tril()
         given = log_u[..., :-1].unsqueeze(-2), log_sf[..., :-1].unsqueeze(-2)  # (..., 1, M - 1)
         target = log_u[..., 1:], log_sf[..., 1:]
-        return self._conditional(target, _mask(*given, earlier), earlier, theta)
+        return self._conditional_on(_mask(*given, earlier), earlier, theta)(target)
 
     def conditional_inverse(
         self, log_q: Tensor, log1m_q: Tensor, log_u: Tensor, log_sf: Tensor, params: Params
@@ -120,45 +121,42 @@ class Archimedean(Copula):
         """Log density over the available margins; rows with fewer than two are not used."""
 
     @abstractmethod
-    def _conditional(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
-        """P(U <= target | the known ones of the given margins); target itself where none is."""
+    def _conditional_on(self, given: Pair, known: Tensor, theta: Tensor) -> Conditional:
+        """The function u -> P(U <= u | the known ones of the given margins); u where none is."""
 
     def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
-        """Solve `_conditional` = q for the target.
+        """Solve P(U <= u | given) = q for u.
 
         Bisection in arcsinh(logit u), where [-15, 15] spans u from e^-1.6e6 to 1 - e^-1.6e6, then
-        two Newton steps on the logit scale. Only the last one is differentiable: its derivatives
-        are those of the implicit function (1 / slope to q, -dh / slope to all else).
+        Newton steps on the logit scale. Only the last one is differentiable: its derivatives are
+        those of the implicit function (1 / slope to q, -dh / slope to all else).
         """
         wanted = q[0] - q[1]
-        fixed = [x.detach() for x in (wanted, *given, theta)]
-        goal, fixed_given, fixed_theta = fixed[0], (fixed[1], fixed[2]), fixed[3]
+        goal, fixed_theta = wanted.detach(), theta.detach()
+        fixed_given = given[0].detach(), given[1].detach()
+        fixed = self._conditional_on(fixed_given, known, fixed_theta)
         shape = broadcast_shape(goal.shape, given[0].shape[:-1], theta.shape, known.shape[:-1])
         low = torch.full(shape, -15.0, dtype=goal.dtype, device=goal.device)
         high = -low
-        for _ in range(40 if goal.dtype == torch.float64 else 26):
+        for _ in range(26 if goal.dtype == torch.float64 else 18):
             middle = 0.5 * (low + high)
-            h = self._conditional(
-                pair_from_logit(torch.sinh(middle)), fixed_given, known, fixed_theta
-            )
+            h = fixed(pair_from_logit(torch.sinh(middle)))
             above = h[0] - h[1] > goal
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         logit = torch.sinh(0.5 * (low + high))
-        for step in range(2):
-            last = step == 1
+        for step in range(3):
             target = pair_from_logit(logit)
-            slope = self._logit_slope(target, fixed_given, known, fixed_theta)
-            if last:
-                h = self._conditional(target, given, known, theta)
-                logit = logit - (h[0] - h[1] - wanted) / slope
-            else:
-                h = self._conditional(target, fixed_given, known, fixed_theta)
-                logit = logit - (h[0] - h[1] - goal) / slope
+            h = fixed(target)
+            slope = self._logit_slope(target, h, fixed_given, known, fixed_theta)
+            if step == 2:
+                h, goal = self._conditional_on(given, known, theta)(target), wanted
+            logit = logit - (h[0] - h[1] - goal) / slope
         return pair_from_logit(logit)
 
-    def _logit_slope(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Tensor:
+    def _logit_slope(
+        self, target: Pair, h: Pair, given: Pair, known: Tensor, theta: Tensor
+    ) -> Tensor:
         """d logit h / d logit u = c(u | given) u (1 - u) / (h (1 - h))."""
-        h = self._conditional(target, given, known, theta)
         shape = (*h[0].shape, 1)
         own = [
             torch.cat([x.expand(shape[:-1] + x.shape[-1:]), t.expand(shape[:-1]).unsqueeze(-1)], -1)
@@ -177,6 +175,11 @@ class Archimedean(Copula):
 def _mask(log_u: Tensor, log_sf: Tensor, available: Tensor) -> Pair:
     """Put u = 1/2 where a margin is absent, so that what stands there cannot matter."""
     return torch.where(available, log_u, LOG_HALF), torch.where(available, log_sf, LOG_HALF)
+
+
+def unless_unknown(nothing: Tensor, unchanged: Pair, pair: Pair) -> Pair:
+    """`pair`, or `unchanged` where no margin is known to condition on."""
+    return torch.where(nothing, unchanged[0], pair[0]), torch.where(nothing, unchanged[1], pair[1])
 
 
 def _stack(margins: list[Tensor]) -> Tensor:

@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from .archimedean import Archimedean, Pair, bounded_softplus, inverse_bounded_softplus
+from .archimedean import (
+    Archimedean,
+    Conditional,
+    Pair,
+    bounded_softplus,
+    inverse_bounded_softplus,
+    unless_unknown,
+)
 from .family import Params
 from .normal import log1mexp
 from .special import (
@@ -82,16 +89,17 @@ class Clayton(Archimedean):
         log_a, _ = _log_sums(log_u, log_sf, everything, theta)
         return -torch.exp(log_log1p_over(theta, log_a))
 
-    def _conditional(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+    def _conditional_on(self, given: Pair, known: Tensor, theta: Tensor) -> Conditional:
         n = known.sum(-1).to(theta.dtype)
         _, log_s = _log_sums(*given, known, theta)
-        minus_log, log_l = -target[0], log_neg_log(*target)
-        log_a = log_l + log_expm1_ratio(theta * minus_log)
-        # h = (S_with / S_without)^-(1/theta + n), written as exp(-g)
-        log_g = torch.log1p(n * theta) + log_log1p_over(theta, log_a - log_s)
-        h = pair_from_log_hazard(log_g)
-        nothing = n == 0
-        return torch.where(nothing, target[0], h[0]), torch.where(nothing, target[1], h[1])
+
+        def h(target: Pair) -> Pair:
+            log_a = log_neg_log(*target) + log_expm1_ratio(theta * minus_log(*target))
+            # h = (S_with / S_without)^-(1/theta + n), written as exp(-g)
+            log_g = torch.log1p(n * theta) + log_log1p_over(theta, log_a - log_s)
+            return unless_unknown(n == 0, target, pair_from_log_hazard(log_g))
+
+        return h
 
     def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
         n = known.sum(-1).to(theta.dtype)

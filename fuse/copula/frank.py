@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .archimedean import Archimedean, Pair, bounded_softplus, inverse_bounded_softplus
+from .archimedean import (
+    Archimedean,
+    Conditional,
+    Pair,
+    bounded_softplus,
+    inverse_bounded_softplus,
+    unless_unknown,
+)
 from .family import Params
 from .normal import complete, log1mexp
 from .special import (
@@ -91,40 +98,38 @@ class Frank(Archimedean):
         log_y = each.sum(-1) - log_expm1_ratio(-other)
         return torch.where(theta > 0, positive, log_log1p_over(-other, log_y))
 
-    def _conditional(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+    def _conditional_on(self, given: Pair, known: Tensor, theta: Tensor) -> Conditional:
         if given[0].shape[-1] == 1:
-            # theta = 0 where nothing is given: independence
-            acting = torch.where(known[..., 0], theta, 0.0)
-            u, sf = torch.exp(target[0]), torch.exp(target[1])
-            logit = target[0] - target[1] + acting * (u - torch.exp(given[0][..., 0]))
-            logit = logit + log_expm1_ratio(-acting * u) - log_expm1_ratio(-acting * sf)
-            return pair_from_logit(logit)
+            return _conditional_on_one(given, known, theta)
         size = given[0].shape[-1] + 1
         n = known.sum(-1)
         theta = _positive(theta)
         _, _, log_minus_log_given = _shares(*given, theta.unsqueeze(-1))
         log_x, log1m_x = _log_x(log_minus_log_given, known, theta)
-        log_q, log1m_q, log_minus_log_q = _shares(*target, theta)
-        # h = q A(q x)/A(x) ((1 - x)/(1 - q x))^n, A the Eulerian polynomial of order n - 1;
-        # -log h is the sum of the three non-negative terms below
         orders = _orders(size, log_x)
         coefficients = _eulerian(size, n - 1, log_x)
         terms = coefficients * torch.exp(orders * log_x.unsqueeze(-1))
-        q_powers = torch.exp(orders * log_q.unsqueeze(-1))
         # sum_k a_k x^k (1 - q^k)/(1 - q) = x sum_i q^i sum_{k > i} a_k x^(k - 1), and a_1 > 0
         lowered = coefficients[..., 1:] * torch.exp(orders[:-1] * log_x.unsqueeze(-1))
         above = torch.ones_like(orders[1:] * orders[:-1, None]).triu().mT  # k > i
-        difference = (q_powers[..., :-1] * (lowered @ above)).sum(-1)
+        higher = lowered @ above
+        log_count = torch.log(n.clamp(min=1).to(theta.dtype))
         changes = n >= 3
-        log_difference = log_x + torch.log(torch.where(changes, difference, 1.0))
-        log_r = log1m_q + log_difference - torch.log((terms * q_powers).sum(-1))
-        second = torch.where(changes, log_softplus(torch.where(changes, log_r, 0.0)), LOG_ZERO)
-        count = n.clamp(min=1).to(theta.dtype)
-        third = torch.log(count) + log_softplus(log_x + log1m_q - log1m_x)
-        log_g = torch.logsumexp(torch.stack([log_minus_log_q, second, third], -1), -1)
-        h = pair_from_log_hazard(log_g)
-        nothing = n == 0
-        return torch.where(nothing, target[0], h[0]), torch.where(nothing, target[1], h[1])
+
+        def h(target: Pair) -> Pair:
+            # h = q A(q x)/A(x) ((1 - x)/(1 - q x))^n, A the Eulerian polynomial of order n - 1;
+            # -log h is the sum of the three non-negative terms below
+            log_q, log1m_q, log_first = _shares(*target, theta)
+            q_powers = torch.exp(orders * log_q.unsqueeze(-1))
+            difference = torch.where(changes, (q_powers[..., :-1] * higher).sum(-1), 1.0)
+            log_r = log1m_q + log_x + torch.log(difference) - torch.log((terms * q_powers).sum(-1))
+            log_r = torch.where(changes, log_r, 0.0)
+            log_second = torch.where(changes, log_softplus(log_r), LOG_ZERO)
+            log_third = log_count + log_softplus(log_x + log1m_q - log1m_x)
+            log_g = torch.logsumexp(torch.stack([log_first, log_second, log_third], -1), -1)
+            return unless_unknown(n == 0, target, pair_from_log_hazard(log_g))
+
+        return h
 
     def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
         if given[0].shape[-1] > 1:
@@ -199,6 +204,20 @@ def _pair_log_density(log_u: Tensor, log_sf: Tensor, theta: Tensor) -> Tensor:
     first = log_sf[..., 0] - theta * u + log_expm1_ratio(-theta * sf)
     second = log_u[..., 0] - theta * v + log_expm1_ratio(-theta * u)
     return log_expm1_ratio(-theta) - theta * (u + v) - 2.0 * torch.logaddexp(first, second)
+
+
+def _conditional_on_one(given: Pair, known: Tensor, theta: Tensor) -> Conditional:
+    """The conditional distribution given one margin, for any real theta, by its logit."""
+    acting = torch.where(known[..., 0], theta, 0.0)  # nothing known: independence
+    u_given = torch.exp(given[0][..., 0])
+
+    def h(target: Pair) -> Pair:
+        u, sf = torch.exp(target[0]), torch.exp(target[1])
+        logit = target[0] - target[1] + acting * (u - u_given)
+        logit = logit + log_expm1_ratio(-acting * u) - log_expm1_ratio(-acting * sf)
+        return pair_from_logit(logit)
+
+    return h
 
 
 def _positive(theta: Tensor) -> Tensor:

@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from .archimedean import Archimedean, Pair, bounded_softplus, inverse_bounded_softplus
+from .archimedean import (
+    Archimedean,
+    Conditional,
+    Pair,
+    bounded_softplus,
+    inverse_bounded_softplus,
+    unless_unknown,
+)
 from .family import Params
 from .special import (
     LOG_ZERO,
@@ -51,7 +58,7 @@ class Gumbel(Archimedean):
     def _log_density(
         self, log_u: Tensor, log_sf: Tensor, available: Tensor, theta: Tensor
     ) -> Tensor:
-        delta = _excess(theta)
+        delta = theta - 1.0
         log_l = log_neg_log(log_u, log_sf)
         log_s = masked_logsumexp(theta.unsqueeze(-1) * log_l, available) / theta
         n = available.sum(-1)
@@ -69,49 +76,47 @@ class Gumbel(Archimedean):
         log_l = log_neg_log(log_u, log_sf)
         return -torch.exp(torch.logsumexp(theta.unsqueeze(-1) * log_l, -1) / theta)
 
-    def _conditional(self, target: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+    def _conditional_on(self, given: Pair, known: Tensor, theta: Tensor) -> Conditional:
         size = given[0].shape[-1] + 1
-        delta = _excess(theta)
+        delta = theta - 1.0
         n = known.sum(-1)
-        nothing = n == 0
         log_t = masked_logsumexp(theta.unsqueeze(-1) * log_neg_log(*given), known)
-        log_t = torch.where(nothing, 0.0, log_t)
+        log_t = torch.where(n == 0, 0.0, log_t)
         log_s = log_t / theta
-        # growth: by how much the target raises log t
-        log_growth = log_softplus(theta * log_neg_log(*target) - log_t)
-        growth = torch.exp(log_growth)
-        # h = exp(-s expm1(growth/theta)) sum_k w_k exp(-e_k growth)
-        first = log_s - torch.log(theta) + log_expm1_ratio(growth / theta)
+        # h = exp(-s expm1(growth/theta)) sum_k w_k exp(-e_k growth), growth of log t
         log_w, log_share = _lower_orders(n, delta, log_s, size)
         top = -log1p_scaled(delta, log_w)  # log w_n
         k = torch.arange(1, size, dtype=theta.dtype, device=theta.device)
-        count = n.to(theta.dtype)
-        rate = (count.unsqueeze(-1) * (delta.unsqueeze(-1) + 1.0) - k) / theta.unsqueeze(-1)
-        rate = torch.where(k < count.unsqueeze(-1), rate, 0.0)
-        top_rate = count * delta / theta
+        count = n.to(theta.dtype).unsqueeze(-1)
+        rate = (count * (delta.unsqueeze(-1) + 1.0) - k) / theta.unsqueeze(-1)
+        rate = torch.where(k < count, rate, 0.0)
         low = torch.where(n >= 2, -torch.expm1(top), 0.0)  # sum of w_k, k < n
-        share = torch.exp(log_share)
-        scaled = torch.exp(log_expm1_ratio(-rate * growth.unsqueeze(-1)))
-        loss = torch.exp(top) * top_rate * torch.exp(log_expm1_ratio(-top_rate * growth))
-        loss = loss + low * (share * rate * scaled).sum(-1)  # (1 - sum)/growth
-        remainder = loss * growth
-        near = remainder < 0.5
-        decay = torch.log1p(-torch.where(near, remainder, 0.0))
-        tiny = remainder < 1e-8
-        near_decay = -decay / torch.where(tiny, 1.0, growth)
-        near_decay = torch.where(tiny, loss * (1.0 + 0.5 * remainder), near_decay)
-        exponents = torch.cat(
-            [
-                (top - top_rate * growth).unsqueeze(-1),
-                _safe_log(low).unsqueeze(-1) + log_share - rate * growth.unsqueeze(-1),
-            ],
-            -1,
+        # the top order in front of the others
+        weights = torch.cat(
+            [torch.exp(top).unsqueeze(-1), low.unsqueeze(-1) * torch.exp(log_share)], -1
         )
-        far_decay = -torch.logsumexp(exponents, -1) / torch.where(near, 1.0, growth)
-        second = torch.where(near, near_decay, far_decay)
-        log_g = log_growth + first + log1p_scaled(second.clamp(min=0.0), -first)
-        h = pair_from_log_hazard(log_g)
-        return torch.where(nothing, target[0], h[0]), torch.where(nothing, target[1], h[1])
+        log_weights = torch.cat([top.unsqueeze(-1), _safe_log(low).unsqueeze(-1) + log_share], -1)
+        rates = torch.cat([(count[..., 0] * delta / theta).unsqueeze(-1), rate], -1)
+
+        def h(target: Pair) -> Pair:
+            log_growth = log_softplus(theta * log_neg_log(*target) - log_t)
+            growth = torch.exp(log_growth)
+            first = log_s - torch.log(theta) + log_expm1_ratio(growth / theta)
+            # -log(sum)/growth, from 1 - sum where that is small
+            exponents = rates * growth.unsqueeze(-1)
+            loss = (weights * rates * torch.exp(log_expm1_ratio(-exponents))).sum(-1)
+            remainder = loss * growth
+            near, tiny = remainder < 0.5, remainder < 1e-8
+            decay = -torch.log1p(-torch.where(near, remainder, 0.0))
+            near_decay = decay / torch.where(tiny, 1.0, growth)
+            near_decay = torch.where(tiny, loss * (1.0 + 0.5 * remainder), near_decay)
+            far_decay = -torch.logsumexp(log_weights - exponents, -1)
+            far_decay = far_decay / torch.where(near, 1.0, growth)
+            second = torch.where(near, near_decay, far_decay).clamp(min=0.0)
+            log_g = log_growth + first + log1p_scaled(second, -first)
+            return unless_unknown(n == 0, target, pair_from_log_hazard(log_g))
+
+        return h
 
     def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
         if given[0].shape[-1] > 1:
@@ -119,7 +124,7 @@ class Gumbel(Archimedean):
         # one given margin: s expm1(v) + delta v = -log q with v = growth/theta. On the log-log
         # scale the left side is convex and increasing, so Newton from above is monotone; where
         # either term alone would reach the goal lies at most log 2 above.
-        delta = _excess(theta)
+        delta = theta - 1.0
         log_s = log_neg_log(given[0][..., 0], given[1][..., 0])
         log_goal = log_neg_log(*q)
         s, goal, excess = log_s.detach(), log_goal.detach(), delta.detach()
@@ -138,8 +143,7 @@ class Gumbel(Archimedean):
             log_s + (log_v + torch.log(theta) + log_expm1_ratio(theta * torch.exp(log_v))) / theta
         )
         draw = pair_from_log_hazard(log_l)
-        nothing = ~known[..., 0]
-        return torch.where(nothing, q[0], draw[0]), torch.where(nothing, q[1], draw[1])
+        return unless_unknown(~known[..., 0], q, draw)
 
     def kendall_tau(self, params: Params) -> Tensor:
         """1 - 1/theta."""
@@ -153,12 +157,6 @@ class Gumbel(Archimedean):
         """None below; 2 - 2^(1/theta) above."""
         theta = params["theta"]
         return torch.zeros_like(theta), 2.0 - torch.exp2(1.0 / theta)
-
-
-def _excess(theta: Tensor) -> Tensor:
-    """Theta - 1 (exact), NaN below 0."""
-    delta = theta - 1.0
-    return torch.where(delta >= 0, delta, math.nan)
 
 
 def _safe_log(x: Tensor) -> Tensor:
