@@ -7,8 +7,9 @@ through Linear(512, 256)) into nn.LSTM(256, 512, 2 layers), linear head, binary 
 backward, torch.optim.Adam with defaults; (2) the naive term: mixture distribution function of
 each coordinate on its own, clamped to [1e-6, 1 - 1e-6], textbook density, mixture log density.
 Exact and naive terms are both timed with marginals, forward and backward, to the same inputs.
-A and B alternate; ratios are of processor time, which other jobs disturb less. Before timing, exact and naive must agree where the naive one is right (K = 1,
-values within four standard deviations).
+A and B alternate; ratios are of processor time, which other jobs disturb less. Before timing,
+exact and naive must agree where the naive one is right (K = 1, values within four standard
+deviations).
 """
 
 from __future__ import annotations

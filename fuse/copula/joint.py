@@ -11,7 +11,6 @@ is uniform on the cube under f_m (docs/mathematics.md). Who learns from which te
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError, UnsupportedError
 from . import get_copula
 from .components import component_draws, component_log_ratio
-from .couplings import Pair, get_coupling
+from .couplings import get_coupling
 from .draws import conditional, conditional_mean
 from .family import Copula
 from .marginals import MixtureMarginal
@@ -36,7 +35,7 @@ class JointTerms(NamedTuple):
         marginal: log f_m, 0 where absent, shape (B, M); nats.
         copula: Mean over coordinates of log c, 0 with fewer than two present, shape (B,).
         log_u: log of the copula arguments, shape (B, M, D), or (B, M, 1) for a coupling with one
-            value per stay; log(1/2) where absent.
+            value per stay; finite but without meaning where absent.
         log_sf: The same, log(1 - u).
     """
 
@@ -125,7 +124,7 @@ class JointModel(nn.Module):
         mix = self._mixture_like(w)
         marginal = log_prob(w.detach() if detach else w, mix)
         held = mix.detach() if detach else mix
-        log_u, log_sf = self._arguments(w, available, held)
+        log_u, log_sf = self.kind.transform(w, held)
         if self.M == 1:
             copula = torch.zeros_like(marginal[..., 0])
         elif self.coupling == "component":
@@ -136,12 +135,6 @@ class JointModel(nn.Module):
                 log_u.mT, log_sf.mT, self.copula_params(), available.unsqueeze(-2)
             ).mean(-1)
         return JointTerms(torch.where(available, marginal, 0.0), copula, log_u, log_sf)
-
-    def _arguments(self, w: Tensor, available: Tensor, mix: Mixture) -> Pair:
-        half = -math.log(2.0)
-        there = available.unsqueeze(-1)
-        log_u, log_sf = self.kind.transform(w, mix)
-        return torch.where(there, log_u, half), torch.where(there, log_sf, half)
 
     def log_prob(self, w: Tensor, available: Tensor) -> Tensor:
         """Log density of the present modalities, shape (B,); 0 for a stay without any.
@@ -190,7 +183,7 @@ class JointModel(nn.Module):
         elif self.coupling == "component":
             drawn = component_draws(w, available, uniforms, mix, self.copula, params)
         else:
-            pair = self._arguments(w, available, mix)
+            pair = self.kind.transform(w, mix)
             if how == "conditional-mean":
                 drawn = conditional_mean(pair, available, mix, self.kind, self.copula, params)
             else:

@@ -42,7 +42,7 @@ def _standardise(x: Tensor, mix: Mixture) -> Tensor:
 
 
 def _log_normal(z: Tensor, mix: Mixture) -> Tensor:
-    return -0.5 * z.square() - torch.log(mix.stds) - LOG_SQRT_2PI
+    return z * (-0.5 * z) - (torch.log(mix.stds) + LOG_SQRT_2PI)
 
 
 def log_prob(x: Tensor, mix: Mixture) -> Tensor:
@@ -71,7 +71,7 @@ def _conditional_log_weights(z: Tensor, mix: Mixture) -> Tensor:
     difference loses the digits that decide. Only differences between components matter, so the
     largest is subtracted first, which keeps float32 exact enough at D = 1,024.
     """
-    log_normal = -0.5 * z.square() - torch.log(mix.stds)
+    log_normal = z * (-0.5 * z) - torch.log(mix.stds)
     log_normal = log_normal - log_normal.amax(-2, keepdim=True).detach()
     before = torch.cumsum(log_normal, -1)[..., :-1]
     before = torch.cat((torch.zeros_like(log_normal[..., :1]), before), -1)
