@@ -104,9 +104,6 @@ class ExtractConfig(BaseModel):
         ge=1,
         description="Encode at most this many items; a later full call continues.",
     )
-    workers: int | Literal["auto"] = Field(
-        default="auto", description="Processes that decode and tokenise; auto is one per core."
-    )
     device: str = Field(
         default="auto", description="Where encoders run: auto, cpu, cuda or cuda:N."
     )
@@ -131,13 +128,6 @@ class ExtractConfig(BaseModel):
                 f"expected one or more of {', '.join(MODALITIES)}, all; found {unknown or 'none'}"
             )
         return MODALITIES if "all" in value else tuple(dict.fromkeys(value))
-
-    @field_validator("workers")
-    @classmethod
-    def _some_workers(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"expected auto or at least 1 worker, found {value}")
-        return value
 
 
 __all__ = ["MODALITIES", "ExtractConfig"]

@@ -25,7 +25,6 @@ def test_modalities_may_be_repeated_or_joined_and_all_means_all() -> None:
     [
         {"modality": "ecg"},
         {"modality": ""},
-        {"workers": 0},
         {"max_reject": "200%"},
         {"cohort": "../up"},
         {"step_hours": 0},
