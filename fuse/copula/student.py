@@ -79,7 +79,7 @@ def _log_cdf(y: Array, nu: Array) -> Array:
 def _log_slope(y: Array, nu: Array) -> Array:
     """log of the density of y: log f_nu(sinh y) + log cosh y."""
     size = np.abs(y)
-    constant = special.gammaln(0.5 * nu + 0.5) - special.gammaln(0.5 * nu)
+    constant: Array = special.gammaln(0.5 * nu + 0.5) - special.gammaln(0.5 * nu)
     log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
     return constant - 0.5 * np.log(nu * math.pi) - 0.5 * (nu + 1.0) * _log_t2(y, nu) + log_cosh
 
