@@ -16,14 +16,15 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ConfigError, IntegrityError, ResourceError
-from .fingerprint import fingerprint, plain
+from .fingerprint import compact, plain
 
+READABLE_BYTES = 1 << 16
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 _ADVICE = {
@@ -139,11 +140,17 @@ def write_json(path: Path, content: Mapping[str, object]) -> str:
 
 
 def render_json(content: Mapping[str, object]) -> tuple[bytes, str]:
-    """Bytes of a JSON file and the hash inside it; equal content gives equal bytes."""
+    """Bytes of a JSON file and the hash inside it; equal content gives equal bytes.
+
+    Small files have one line per value, for people; large ones are one line, for speed.
+    """
     if "sha256" in content:
         raise ConfigError("The key 'sha256' is reserved for the hash of the file's own content.")
-    digest = fingerprint(content)
-    body = plain({**content, "sha256": digest})
+    body = cast(dict[str, object], plain(content))
+    canonical = compact(body)
+    digest = body["sha256"] = hash_bytes(canonical)
+    if len(canonical) > READABLE_BYTES:
+        return compact(body) + b"\n", digest
     text = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n", digest
 
@@ -167,7 +174,11 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def read_json_hash(path: Path, remedy: str) -> tuple[dict[str, Any], str]:
     """Like `read_json`, with the hash that the file carries."""
-    data = read_bytes(path, remedy)
+    return parse_json(path, read_bytes(path, remedy), remedy)
+
+
+def parse_json(path: Path, data: bytes, remedy: str) -> tuple[dict[str, Any], str]:
+    """Like `read_json_hash`, for the bytes `data` that were read from `path`."""
     try:
         content = json.loads(data)
         digest = content.pop("sha256")
@@ -222,7 +233,10 @@ def read_parquet(path: Path, sha256: str | None, remedy: str) -> pa.Table:
     if sha256 is not None:
         require_hash(path, data, sha256, remedy)
     try:
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # Not read_table: a thread of its data set scan may still hold `data` when Python exits,
+        # and then the process is aborted (exit code 134).
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return file.read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise IntegrityError(f"{path} is not a whole Parquet file: {error}. {remedy}") from error
 

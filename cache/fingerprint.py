@@ -22,8 +22,13 @@ def canonical_json(value: object) -> bytes:
     Raises:
         ConfigError: Something else is inside; the message says where.
     """
+    return compact(plain(value))
+
+
+def compact(value: object) -> bytes:
+    """Canonical JSON of what `plain` has returned."""
     return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
@@ -45,8 +50,8 @@ def plain(value: object, where: str = "value") -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            raise ConfigError(f"{where}: expected text, found a half of a character pair.")
+        if not value.isascii():
+            _require_characters(value, where)
         return str(value)
     if isinstance(value, int):
         return int(value)
@@ -68,3 +73,10 @@ def plain(value: object, where: str = "value") -> object:
         f"{where}: expected None, bool, number, text, list or mapping, found "
         f"{type(value).__module__}.{type(value).__qualname__}."
     )
+
+
+def _require_characters(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where}: expected text, found half of a character pair.") from None

@@ -178,10 +178,9 @@ class Store:
             IntegrityError: One of them was altered.
         """
         entry = self._listed[name]
-        found = record.read(self.path, self.space.id, name, self._remedy)
-        if found.sha256 != entry["record"]:
-            _, path = shard_paths(self.path, name)
-            raise IntegrityError(f"{path} is not the record the manifest names. {self._remedy}")
+        _, path = shard_paths(self.path, name)
+        text = atomic.read_bytes(path, self._remedy)
+        atomic.require_hash(path, text, entry["record"], self._remedy)
         if entry["data"] is not None:
             self._read_shard(name)
 

@@ -20,7 +20,7 @@ class Record:
 
     Args:
         content: The JSON content.
-        sha256: The hash that the JSON carries.
+        sha256: Hash of the file, by which the manifest names it.
     """
 
     content: dict[str, Any]
@@ -94,7 +94,8 @@ def write(
             "stamp": [stamps[reject.item_id] for reject in encoded.rejects],
         },
     }
-    return Record(content, atomic.write_json(record_path, content))
+    text, _ = atomic.render_json(content)
+    return Record(content, atomic.write_if_changed(record_path, text))
 
 
 def read(store: Path, space_id: str, name: str, remedy: str) -> Record:
@@ -104,28 +105,35 @@ def read(store: Path, space_id: str, name: str, remedy: str) -> Record:
         IntegrityError: Missing, altered, of another store, or of a newer schema.
     """
     _, path = shard_paths(store, name)
-    content, digest = atomic.read_json_hash(path, remedy)
+    text = atomic.read_bytes(path, remedy)
+    content, _ = atomic.parse_json(path, text, remedy)
     expected = {"format": SHARD_FORMAT, "space": space_id, "name": name}
     found = {key: content.get(key) for key in expected}
     if found != expected:
         raise IntegrityError(f"{path} is the record of {found}, expected {expected}. {remedy}")
     require_schema(path, content)
-    return Record(content, digest)
+    return Record(content, atomic.hash_bytes(text))
 
 
 def is_whole(store: Path, record: Record) -> bool:
     """Whether the data of a record are on disk, bit by bit; reads the file once."""
     data = record.content["data"]
-    if data is None:
-        return True
     path, _ = shard_paths(store, record.name)
-    return has_hash(path, data["bytes"], data["sha256"])
+    return data is None or _has_hash(path, data["sha256"])
 
 
-def has_hash(path: Path, size: int, sha256: str) -> bool:
-    """Whether a file has this size and this hash."""
+def is_listed_whole(store: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether record and data of a shard are those that the manifest lists; reads both once."""
+    data_path, record_path = shard_paths(store, entry["name"])
+    data = entry["data"]
+    return _has_hash(record_path, entry["record"]) and (
+        data is None or _has_hash(data_path, data["sha256"])
+    )
+
+
+def _has_hash(path: Path, sha256: str) -> bool:
     try:
-        return path.stat().st_size == size and atomic.sha256_file(path) == sha256
+        return atomic.sha256_file(path) == sha256
     except OSError:
         return False
 

@@ -229,9 +229,7 @@ class StoreWriter:
     def _whole_items(self, store: Store) -> dict[str, str]:
         whole = set()
         for entry in store.manifest["shards"]:
-            found = self._read(entry["name"])
-            intact = found is not None and found.sha256 == entry["record"]
-            if intact and found is not None and record.is_whole(self.path, found):
+            if record.is_listed_whole(self.path, entry):
                 whole.add(entry["name"])
             else:
                 _log.warning("Shard %s of %s is damaged: redone.", entry["name"], self.path)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cm2.cache import atomic
+from cm2.cache.fingerprint import fingerprint
 from cm2.errors import ConfigError, IntegrityError, ResourceError
 
 STEPS = ("write", "fsync", "replace", "sync-folder")
@@ -52,6 +53,30 @@ def test_every_durable_step_is_announced_before_it_happens(
         ("fsync", [3], False),
         ("replace", [3], False),
         ("sync-folder", [], True),
+    ]
+
+
+def test_the_file_is_synced_before_it_is_renamed_and_every_new_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    synced = []
+    fsync = os.fsync
+
+    def watch(handle: int) -> None:
+        state = os.fstat(handle)
+        folders = (tmp_path, path.parents[1], path.parent)
+        inode = {p.stat().st_ino: p.name for p in folders if p.exists()}
+        synced.append((inode.get(state.st_ino, f"{state.st_size} bytes"), path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    atomic.write_bytes(path, b"abc")
+    assert synced == [
+        (tmp_path.name, False),
+        ("new", False),
+        ("3 bytes", False),
+        ("folder", True),
     ]
 
 
@@ -127,7 +152,7 @@ def test_json_reads_back_as_it_was_written(
     path = tmp_path_factory.mktemp("json") / "file.json"
     digest = atomic.write_json(path, content)
     assert atomic.read_json(path, "Again.") == content
-    assert json.loads(path.read_bytes())["sha256"] == digest == atomic.fingerprint(content)
+    assert json.loads(path.read_bytes())["sha256"] == digest == fingerprint(content)
 
 
 def test_every_flipped_bit_of_a_json_file_is_found(tmp_path: Path) -> None:
@@ -141,6 +166,19 @@ def test_every_flipped_bit_of_a_json_file_is_found(tmp_path: Path) -> None:
         path.write_bytes(flipped)
         with pytest.raises(IntegrityError, match=r"file\.json.*Do this\."):
             atomic.read_json(path, "Do this.")
+
+
+def test_large_json_files_are_one_line_and_as_safe(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    content = {"a": [f"é{n}" for n in range(20_000)], "e": 1e-6}
+    atomic.write_json(path, content)
+    data = path.read_bytes()
+    assert data.count(b"\n") == 1
+    assert atomic.read_json(path, "") == content
+    for offset in (2, 1000, data.index(b"1e-06") + 1, len(data) - 1):
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 32]) + data[offset + 1 :])
+        with pytest.raises(IntegrityError, match="not what was written"):
+            atomic.read_json(path, "")
 
 
 @pytest.mark.parametrize(
