@@ -94,32 +94,33 @@ def results(run: RunDir, others: Sequence[RunDir], names: Sequence[str], split: 
     ]
 
 
-def patterns(predictions: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+def patterns(predictions: pa.Table, names: Sequence[str], smallest: int) -> list[dict[str, Any]]:
     """Count stays and events of each availability pattern and judge the large enough ones.
 
     Args:
         predictions: Judged stays, see `evaluate`.
         names: The modalities in order.
+        smallest: Groups and event counts below this are not shown, see `cells`.
     """
     known = predictions.filter(predictions["y"].is_valid())
     own = known["pattern"].to_pylist()
-    shown = pooled(Counter(own))
+    shown = pooled(Counter(own), smallest)
     order = sorted(set(shown.values()), key=lambda patterns: (-_stays(patterns, own), patterns))
     group = np.array([order.index(shown[name]) for name in own])
     y, p = known["y"].to_numpy(), known["p"].to_numpy()
     subjects = np.array(known["subject_id"].to_pylist())
     events = [int(y[group == i].sum()) for i in range(len(order))]
-    hidden = withheld(events)
+    hidden = withheld(events, smallest)
     found = []
     for i, (together, positives, hide) in enumerate(zip(order, events, hidden, strict=True)):
         rows = group == i
         n = int(rows.sum())
-        small = hide or min(positives, n - positives) < SMALLEST
+        small = hide or 0 < min(positives, n - positives) < smallest
         found.append(
             {
                 "pooled": len(together) if len(together) > 1 else 0,
                 "present": [_share_with(name, together) for name in names],
-                "n": None if n < SMALLEST else n,
+                "n": None if n < smallest else n,
                 "share": n / len(group),
                 "positives": None if hide else positives,
                 "rate": None if hide else positives / n,
@@ -183,7 +184,9 @@ def fingerprints(run: RunDir) -> list[tuple[str, str]]:
     return rows
 
 
-def limits(run: RunDir, split: str, n: int, positives: int, random: list[str]) -> list[str]:
+def limits(
+    run: RunDir, split: str, n: int, positives: int, random: list[str], synthetic: bool
+) -> list[str]:
     """Say what this page does not show.
 
     Args:
@@ -192,6 +195,7 @@ def limits(run: RunDir, split: str, n: int, positives: int, random: list[str]) -
         n: Judged stays.
         positives: Events among them.
         random: Titles of modalities whose encoder has random weights.
+        synthetic: Whether the stays are made up.
     """
     rarer = min(positives, n - positives)
     looks = int(run.info.get("looks", {}).get("test", 0))
@@ -223,9 +227,14 @@ def limits(run: RunDir, split: str, n: int, positives: int, random: list[str]) -
             "about the modality."
         )
     said.append(
-        f"Groups of fewer than {SMALLEST} stays are pooled, event counts of 1 to {SMALLEST - 1} "
-        "are withheld. The page holds aggregates only; the stay-level files in the run’s folder "
-        "“predictions” are restricted data."
+        "The data are synthetic, so no count is withheld."
+        if synthetic
+        else f"Groups of fewer than {SMALLEST} stays are pooled, event counts of 1 to "
+        f"{SMALLEST - 1} are withheld."
+    )
+    said.append(
+        "The page holds aggregates only; the stay-level files in the run’s folder “predictions” "
+        "are restricted data unless synthetic."
     )
     return said
 

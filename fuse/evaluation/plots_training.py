@@ -37,6 +37,9 @@ def losses(history: Epochs, best: int, warmup: int) -> str:
     """
     parts = [key.removeprefix("train_") for key in history[-1] if key.startswith("train_")]
     parts = [part for part in parts if part != "loss"] or ["loss"]
+    parts.sort(
+        key=lambda part: (part not in PARTS, list(PARTS).index(part) if part in PARTS else 0)
+    )
 
     def paint(figure: Figure) -> None:
         for axes, part in zip(_stacked(figure, len(parts)), parts, strict=True):

@@ -89,6 +89,8 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     cohort = None
     if cache is not None and Cohort.exists(cache, run.config.cohort):
         cohort = Cohort.open(cache, run.config.cohort)
+    synthetic = cohort is not None and bool(cohort.info.get("synthetic"))
+    smallest = 1 if synthetic else SMALLEST
     inputs = facts.modalities(run, cache)
     random = [row["title"] for row in inputs if row["random"]]
     n, positives = len(data.y), int(data.y.sum())
@@ -97,7 +99,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "title": facts.TASKS.get(run.config.task, run.config.task),
         "task": run.config.task,
         "dataset": facts.DATASETS.get(dataset, dataset),
-        "synthetic": cohort is not None and bool(cohort.info.get("synthetic")),
+        "synthetic": synthetic,
         "release": "" if cohort is None else str(cohort.info.get("release") or ""),
         "cohort": run.config.cohort,
         "name": names[0],
@@ -121,14 +123,15 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "positives": positives,
         "prevalence": positives / n,
         "figures": _figures(run, data.y, data.p, data.subjects),
-        "patterns": facts.patterns(run.predictions(split), modality_names(run.config)),
+        "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),
         "attrition": facts.attrition(cohort, run),
         "settings": facts.settings(run.config),
         "fingerprints": facts.fingerprints(run),
-        "limits": facts.limits(run, split, n, positives, random),
+        "limits": facts.limits(run, split, n, positives, random, synthetic),
         "modality_titles": facts.MODALITIES,
-        "smallest": SMALLEST,
+        "smallest": smallest,
+        "pale": SMALLEST - 1,
         "steps": plots_copula.LEGEND,
     }
 

@@ -116,8 +116,11 @@ def test_every_figure_holds_data(whole: str) -> None:
     for label, figure in zip(labels, figures, strict=True):
         marked = re.findall(r'<g id="[^"]*-(?:curve\d|train_\w+|val_\w+|ks|kendall_tau|spread|'
             r'effective_rank)">(.*?)</g>', figure, re.DOTALL)  # fmt: skip
-        filled = re.findall(r"fill: var\(--d\d+\)", figure)
-        assert len(set(filled)) >= 5 if "Copula density" in label else marked, label
+        for kind in ("QuadContourSet", "QuadMesh") if "Copula density" in label else ():
+            panel = re.search(rf'<g id="[^"]*-{kind}_1".*?(?=<g id="[^"]*-patch)', figure, re.S)
+            assert panel is not None, label
+            assert len(set(re.findall(r"fill: var\(--d\d+\)", panel[0]))) >= 5, (label, kind)
+        assert marked or "Copula density" in label, label
         for body in marked:
             path = re.search(r'<path d="([^"]+)"', body)
             assert path is not None, label
@@ -222,19 +225,30 @@ def test_one_class_leaves_curves_out_and_says_why(make_run: MakeRun) -> None:
     Page(page)
 
 
-def test_small_groups_are_pooled_and_small_event_counts_withheld(make_run: MakeRun) -> None:
+def test_small_groups_are_pooled_and_small_event_counts_withheld(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     table = predictions()
     patterns = ["ehr+cxr"] * 3 + ["ehr+cxr+report"] * 17 + ["ehr"] * 100
     table = table.set_column(10, "pattern", pa.array(patterns))
     y = [1, 0, 0] + [1] + [0] * 16 + [1] * 30 + [0] * 70
     table = table.set_column(8, "y", pa.array(y, pa.int8()))
-    rows = content(make_run(table=table), None, [])["patterns"]
+    run = make_run(table=table)
+    rows = content(run, None, [])["patterns"]
     assert [(row["n"], row["positives"], row["pooled"]) for row in rows] == [
         (100, None, 0),
         (20, None, 2),
     ]
     assert rows[1]["present"] == ["all", "all", "some"]
     assert rows[1]["auroc"] is None
+    cohort(monkeypatch)
+    made_up = content(run, tmp_path, [])
+    assert [(row["n"], row["positives"], row["pooled"]) for row in made_up["patterns"]] == [
+        (100, 30, 0),
+        (17, 1, 0),
+        (3, 1, 0),
+    ]
+    assert "no count is withheld" in render(made_up)
 
 
 def test_observed_ranks_are_drawn_only_for_five_stays_or_more(make_run: MakeRun) -> None:
