@@ -144,11 +144,11 @@ class Archimedean(Copula):
             above = h[0] - h[1] > goal
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         logit = torch.sinh(0.5 * (low + high))
-        for step in range(3):
+        for step in range(2):
             target = pair_from_logit(logit)
             h = fixed(target)
             slope = self._logit_slope(target, h, fixed_given, known, fixed_theta)
-            if step == 2:
+            if step == 1:
                 h, goal = self._conditional_on(given, known, theta)(target), wanted
             logit = logit - (h[0] - h[1] - goal) / slope
         return pair_from_logit(logit)

@@ -93,6 +93,16 @@ def test_log_log1p_over_inverts_the_scaled_exponential(theta: float, log_x: floa
     assert got == pytest.approx(float(wanted), rel=3e-14, abs=3e-14 * max(1, abs(log_x)))
 
 
+def test_minus_log_outlives_a_u_that_rounds_to_one() -> None:
+    log_sf = torch.tensor([-16.0, -18.0, -900.0], dtype=torch.float64, requires_grad=True)
+    log_u = torch.log1p(-torch.exp(log_sf.detach()))
+    value = special.minus_log(torch.tensor([log_u[0], 0.0, 0.0], dtype=torch.float64), log_sf)
+    assert value[0].item() == -log_u[0].item()
+    assert value[1].item() == pytest.approx(float(-mp.log1p(-mp.exp(-18))), rel=1e-15)
+    (slope,) = torch.autograd.grad(value.sum(), log_sf)
+    assert slope[1].item() == pytest.approx(value[1].item(), rel=1e-7)
+
+
 def test_log1p_scaled_has_the_one_sided_derivative_at_zero() -> None:
     x = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(special.log1p_scaled(x, torch.tensor(3.0).double()), x)
@@ -112,7 +122,7 @@ def _log_t(nu: float, y: float) -> Any:
 
 @pytest.mark.parametrize("nu", [0.1, 0.5, 1.0, 2.0, 2.5, 5.0, 30.0, 100.0, 1000.0])
 def test_student_quantile_and_its_derivatives_match_multiprecision(nu: float) -> None:
-    log_p = torch.tensor([-1.0, -13.8, -69.0, -599.0, -601.0, -45006.6], dtype=torch.float64)
+    log_p = torch.tensor([-1.0, -13.8, -69.0, -312.0, -374.2, -599.0, -601.0, -45006.6]).double()
     log_p.requires_grad_()
     degrees = torch.tensor(nu, dtype=torch.float64, requires_grad=True)
     y = student.student_quantile(log_p, torch.log1p(-torch.exp(log_p.detach())), degrees)
