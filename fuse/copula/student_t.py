@@ -177,7 +177,7 @@ def _whiten(scores: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _log_gamma_ratio(nu: Tensor, n: Tensor) -> Tensor:
     """log Gamma((nu + n)/2) - log Gamma(nu/2) - (n/2) log(nu/2), without cancellation.
 
-    By Stirling's series at nu/2 >= 16, shifted there from below is not needed: lgamma is accurate.
+    Stirling's series from nu = 32 on; below, lgamma itself is accurate.
     """
     large = nu > 32.0
     a = torch.where(large, 0.5 * nu, 16.0)
