@@ -177,6 +177,23 @@ def test_a_folder_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> 
         Lease(tmp_path / "file").__enter__()
 
 
+def test_who_waited_while_another_took_the_void_lease_over_does_not_take_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path, machine=lease._machine(), pid=os.getppid(), born="an earlier process")
+    (tmp_path / "new").mkdir()
+    winner = _write(tmp_path / "new", token="winner")
+
+    def wait(file: object, how: int) -> None:
+        if winner.exists():
+            winner.replace(path)
+
+    monkeypatch.setattr(lease.fcntl, "flock", wait)
+    with pytest.raises(BusyError, match="process 7 on host elsewhere"):
+        Lease(tmp_path).__enter__()
+    assert json.loads(path.read_text())["token"] == "winner"
+
+
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_many_processes_at_once_one_wins(tmp_path: Path, stale: bool) -> None:
     if stale:

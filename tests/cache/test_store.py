@@ -61,6 +61,17 @@ def test_the_tables_hold_facts_and_rejects_in_order_of_the_ids(
     assert store.blank()["values"].tolist() == [0.0] * 6
 
 
+def test_the_tables_are_ordered_by_id_whatever_the_shards_are_called(
+    tmp_path: Path, small: ModuleType
+) -> None:
+    writer = StoreWriter(tmp_path, small.space(), {})
+    for chunk, name in enumerate(("f" * 12, "a" * 12)):
+        _commit(writer, name, small.encode(chunk))
+    store = writer.finish(True)
+    assert store.items["item_id"].to_pylist() == [f"d{c}{r}" for c in range(2) for r in range(4)]
+    assert store.rejects["item_id"].to_pylist() == ["r0", "r1"]
+
+
 def test_a_finished_store_needs_no_work(cache: Path, small: ModuleType) -> None:
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     _, redone = small.fill(cache)
