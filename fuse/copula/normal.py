@@ -87,17 +87,34 @@ def log_ndtr(x: Tensor) -> Tensor:
     return value
 
 
+class _Log1mexp(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor) -> Tensor:
+        a = a.clamp_min(0.0)
+        near = torch.expm1(-a).neg_().log_()
+        far = torch.exp(-a).neg_().log1p_()
+        return torch.where(a < math.log(2.0), near, far)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        return torch.where(a > 0, grad / torch.expm1(a), 0.0)
+
+
 def log1mexp(a: Tensor) -> Tensor:
     """log(1 - exp(-a)) for a > 0, without cancellation at either end (Maechler 2012).
 
     Args:
         a: Positive; 0 gives -inf with a gradient of 0 rather than NaN.
     """
-    small = a < math.log(2.0)
-    positive = a > 0
-    near = torch.log(-torch.expm1(-torch.where(small & positive, a, 0.5)))
-    far = torch.log1p(-torch.exp(-torch.where(small, 1.0, a)))
-    return torch.where(small, torch.where(positive, near, -math.inf), far)
+    value: Tensor = _Log1mexp.apply(a)
+    return value
 
 
 class _NdtriExp(torch.autograd.Function):

@@ -5,9 +5,9 @@
 A diagonal mixture assumes that the coordinates of a component are uncorrelated. Whitening makes
 them so over all stays, and it keeps an encoder from being paid for the same information once
 per coordinate, or for shrinking. The projection is a parameter and receives gradient through
-the copula term. Means and covariances are buffers without gradient, set by an exact pass over
-the training rows (once per epoch); the Cholesky factor is unique and continuous in the
-covariance, so an axis never flips from one pass to the next.
+the copula term. Means and covariances are buffers, set by an exact pass over the training rows
+(once per epoch), constants for the gradient unless the caller asks otherwise. The Cholesky factor
+is unique and continuous in the covariance, so an axis never flips from one pass to the next.
 """
 
 from __future__ import annotations
@@ -50,10 +50,30 @@ class Whitening(nn.Module):
         self.register_buffer("embedding_mean", torch.zeros(M, D))
         self.register_buffer("decoder", torch.zeros(M, D_c, D))
 
-    def forward(self, v: Tensor) -> Tensor:
-        """White coordinates, (..., M, D_c) to (..., M, D_c)."""
-        centred = (v - self.mean).unsqueeze(-2)
-        return (centred @ self.transform).squeeze(-2)
+    def forward(self, v: Tensor, available: Tensor | None = None) -> Tensor:
+        """White coordinates, (..., M, D_c) to (..., M, D_c).
+
+        Args:
+            v: Projected embeddings.
+            available: Bool, (B, M), for `v` of shape (B, M, D_c): the value stays the same, but
+                the gradient is that of statistics which follow the rows of this batch, and
+                absent rows become 0. Without it an encoder is rewarded for growing or turning
+                faster than the passes of `update` (docs/mathematics.md).
+        """
+        w = ((v - self.mean).unsqueeze(-2) @ self.transform).squeeze(-2)
+        if available is None:
+            return w
+        present = available.unsqueeze(-1)
+        w = torch.where(present, w, 0.0)
+        share = present / present.sum(0).clamp_min(1)  # (B, M, 1)
+        shift = (share * w).sum(0)
+        w = w - (shift - shift.detach())
+        # In white coordinates a change dS of the covariance changes its Cholesky factor, the
+        # identity, by the lower triangle of dS with half the diagonal.
+        half = torch.einsum("bmi,bmj->mij", share * w, w).tril()
+        half = half - 0.5 * torch.diag_embed(half.diagonal(dim1=-2, dim2=-1))
+        turn = (half - half.detach()).mT
+        return torch.where(present, w - (w.unsqueeze(-2) @ turn).squeeze(-2), 0.0)
 
     def decode(self, w: Tensor) -> Tensor:
         """The embedding expected from its white coordinates, (..., M, D_c) to (..., M, D)."""
@@ -138,9 +158,14 @@ class CopulaSpace(nn.Module):
             return z
         return (z.unsqueeze(-2) @ self.projection).squeeze(-2)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """White copula coordinates, (..., M, D) to (..., M, D_c); gradient to z and projection."""
-        w: Tensor = self.whitening(self.project(z))
+    def forward(self, z: Tensor, available: Tensor | None = None) -> Tensor:
+        """White copula coordinates, (..., M, D) to (..., M, D_c); gradient to z and projection.
+
+        Args:
+            z: Embeddings.
+            available: See `Whitening.forward`.
+        """
+        w: Tensor = self.whitening(self.project(z), available)
         return w
 
     def decode(self, w: Tensor) -> Tensor:

@@ -78,6 +78,51 @@ def test_gradient_reaches_projection_and_embedding_but_no_statistic() -> None:
     assert z.grad.abs().sum() > 0
 
 
+def test_gradient_may_follow_the_statistics_without_changing_a_value() -> None:
+    z = embeddings(200, 6)
+    available = torch.rand(200, 2, generator=torch.Generator().manual_seed(2)) > 0.3
+    space = CopulaSpace(2, 6, 6, shrinkage=0.0).double()
+    space.update(z, available)
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(200, 2, 6, generator=generator, dtype=torch.float64)
+    hidden = torch.where(available.unsqueeze(-1), z, float("nan")).requires_grad_()
+    w = space(hidden, available)
+    assert torch.allclose(w[available], space(z)[available], atol=1e-12)
+    assert not w[~available].any()
+    (found,) = torch.autograd.grad((w * weights).sum() + w.pow(3).sum(), hidden)
+    # the same function written out: whitening by the rows' own mean and covariance
+    for m in range(2):
+        rows = z[available[:, m], m].requires_grad_()
+        centred = rows - rows.mean(0)
+        factor = torch.linalg.cholesky(centred.T @ centred / len(rows))
+        own = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+        value = (own * weights[available[:, m], m]).sum() + own.pow(3).sum()
+        (expected,) = torch.autograd.grad(value, rows)
+        assert torch.allclose(found[available[:, m], m], expected, atol=1e-6)
+        assert not found[~available[:, m], m].any()
+
+
+def test_spaces_equal_their_loop_under_vmap_and_grad() -> None:
+    spaces = [CopulaSpace(2, 6, 3, seed=seed).double() for seed in (0, 1)]
+    z = torch.stack([embeddings(40, 6, seed) for seed in (0, 1)])
+    available = torch.rand(2, 40, 2, generator=torch.Generator().manual_seed(0)) > 0.3
+    for space, rows, there in zip(spaces, z, available, strict=True):
+        space.update(rows, there)
+    state, buffers = torch.func.stack_module_state(spaces)  # type: ignore[arg-type]
+
+    def loss(state: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+        w: Tensor = torch.func.functional_call(spaces[0], (state, buffers), inputs)
+        return w.pow(3).sum()
+
+    gradient = torch.func.grad(loss, argnums=(0, 2))
+    mapped = torch.func.vmap(gradient)(state, buffers, z, available)
+    for e in range(2):
+        one = [{k: v[e] for k, v in part.items()} for part in (state, buffers)]
+        single = gradient(*one, z[e], available[e])
+        assert torch.allclose(mapped[1][e], single[1], rtol=1e-9)
+        assert torch.allclose(mapped[0]["projection"][e], single[0]["projection"], rtol=1e-9)
+
+
 def test_collapsed_embedding_stays_finite() -> None:
     space = CopulaSpace(2, 8, 4)
     z = torch.ones(50, 2, 8)
