@@ -16,6 +16,7 @@ from . import atomic, checkpoint, record, shard
 from .layout import (
     BLANK,
     MANIFEST,
+    PROVENANCE,
     STORE_FORMAT,
     confined,
     extract_again,
@@ -160,6 +161,12 @@ class Store:
         for columns in zip(*(column.to_pylist() for column in chosen.columns), strict=True):
             digest.update("\0".join(columns).encode() + b"\n")
         return digest.hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where items and weights came from; part of no identity, empty where nothing is known."""
+        path = self.path / PROVENANCE
+        return atomic.read_json(path, self._remedy) if path.is_file() else {}
 
     def verify(self) -> None:
         """Read every shard, record and the blank vector and compare all hashes.

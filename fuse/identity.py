@@ -30,7 +30,8 @@ class Identity:
     Attributes:
         config: The configuration with its modalities resolved to NAME@SPACE.
         record: Everything that enters the identity, as JSON.
-        spaces: By modality, what its vectors are: encoder, weights, preprocessing.
+        spaces: By modality, what its vectors are: encoder, hash of its weights, preparation; where
+            the weights came from, and whether they were never trained.
         cohort: The opened cohort.
     """
 
@@ -96,7 +97,13 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             "content": store.content(items),
             "links": links.fingerprint,
         }
-        spaces[name] = {"view": store.space.view, **store.space.parts}
+        origin = store.provenance
+        spaces[name] = {
+            "view": store.space.view,
+            **store.space.parts,
+            "origin": str(origin.get("weights", "")),
+            "untrained": bool(origin.get("random_weights")),
+        }
         resolved.append(f"{name}@{store.space.id}")
     config = config.model_copy(update={"modalities": tuple(resolved)})
     record = {

@@ -195,7 +195,7 @@ def test_a_second_process_on_a_running_directory_is_told_who_runs_it(
         "stores/cxr/*/shard-*.h5",
         "stores/ehr/*/shard-*.h5",
         "cohorts/default/stays.parquet",
-        "cohorts/default/links/cxr.parquet",
+        "cohorts/default/links/cxr-*.parquet",
         "cohorts/default/cohort.json",
     ],
 )

@@ -126,13 +126,14 @@ def measure(
         The measurements, and per variable how many rows were charted, readable and kept.
     """
     parts = [_scan(source, event, kept, preset) for event in source.events]
+    for event, part in zip(source.events, parts, strict=True):
+        if part.is_empty() and event.stay is not None:  # a bedside table; blood may go untested
+            raise DataError(
+                f"{event.table.path}: expected rows of the item map for some of the "
+                f"{kept.height} stays, found none. Is the table whole, and do the tables belong "
+                "to one release?"
+            )
     found = pl.concat(parts)
-    if found.is_empty():
-        raise DataError(
-            f"{source.root}: none of the {kept.height} stays has a row of the item map in "
-            f"{', '.join(str(event.table.path.name) for event in source.events)}. Do the tables "
-            "belong to one release?"
-        )
     charted = _count(found)
     found = found.drop_nulls("value")
     readable = _count(found)

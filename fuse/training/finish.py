@@ -46,17 +46,12 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     predictions = table(run, data, rows, probabilities(forward(model, data, rows)))
     run.write_predictions("val", predictions)
     known = predictions.filter(predictions["y"].is_valid())
-    metrics = summary(
-        known["y"].to_numpy(), known["p"].to_numpy(), known["subject_id"].to_pylist(),
-        seed=config.seed,
-    )  # fmt: skip
+    metrics = summary(known["y"].to_numpy(), known["p"].to_numpy(), known["subject_id"].to_pylist())
     run.write_metrics("val", {"task": config.task, **metrics})
 
     learned = model.describe(data.batches(data.rows("val")))
     if learned is not None:
-        weights = {
-            name: parts["weights"] for name, parts in identity.spaces.items() if "weights" in parts
-        }
+        weights = {n: parts["origin"] for n, parts in identity.spaces.items() if parts["origin"]}
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())
         atomic.write_json(run.path / LEARNED, {**learned, "weights_note": note})
     run.update(

@@ -71,7 +71,6 @@ def train(
             run.write_history(state.history)
             advance(1)
             stop.check(f"epoch {epoch} of the run {run.path} is stored")
-        advance(config.epochs - len(state.history))
     run.write_history(state.history)
     return state
 

@@ -131,7 +131,7 @@ def _train(
     data = load(cache, identity.config, identity.cohort)
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
-    untrained = [name for name, parts in identity.spaces.items() if _random(parts)]
+    untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]
     said = checks.warnings(counts, untrained)
     for line in said:
         _log.warning(line)
@@ -162,10 +162,6 @@ def _train(
         run.update(seconds=round(before + time.monotonic() - clock, 3))
     run.update(status="finished", finished=_now())
     (run.path / TRAINER).unlink(missing_ok=True)
-
-
-def _random(parts: dict[str, Any]) -> bool:
-    return str(parts.get("weights", "")).startswith("random:")
 
 
 def _now() -> str:

@@ -77,7 +77,8 @@ def write_cache(
             mask[:, 0] = True
             arrays["mask"] = mask[kept]
             arrays["values"] = arrays["values"] * arrays["mask"][..., None]
-        writer = StoreWriter(folder, SPACES[name], {})
+        origin = {"weights": "random:0", "random_weights": True} if name == "cxr" else {}
+        writer = StoreWriter(folder, SPACES[name], origin)
         names = [items[i] for i in kept]
         shard = EncodedShard(names, [f"{i:064x}" for i in kept], arrays, {}, [])
         writer.commit("0" * 12, shard, dict.fromkeys(names, "1"))
