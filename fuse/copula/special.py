@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,16 +81,40 @@ _ATANH = tuple(1.0 / (2 * k + 3) for k in range(9))
 _EXPM1_SECOND = tuple(1.0 / math.factorial(k + 2) for k in range(11))
 
 
+# its derivative, 1/2 + y (1/12 - y^2/720 + ...)
+_RATIO_SLOPE = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)
+
+
+class _LogExpm1Ratio(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        half = torch.clamp(0.5 * y, -0.25, 0.25)
+        square = half.square()
+        series = _polynomial(square, _LOG_SINHC).mul_(square).add_(half)
+        size = y.abs().clamp_min(0.5)
+        direct = torch.expm1(-size).neg_().div_(size).log_().add_(y.clamp_min(0.0))
+        return torch.where(y.abs() < 0.5, series, direct)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        small = y.abs() < 0.5
+        near = torch.where(small, y, 0.0)
+        far = torch.where(small, 1.0, y)
+        series = 0.5 + near * _polynomial(near.square(), _RATIO_SLOPE)
+        return grad * torch.where(small, series, -1.0 / torch.expm1(-far) - 1.0 / far)
+
+
 def log_expm1_ratio(y: Tensor) -> Tensor:
     """log((exp(y) - 1) / y) for any real y; y/2 + y^2/24 - ... about 0."""
-    small = y.abs() < 0.5
-    half = torch.where(small, 0.5 * y, 0.0)
-    square = half.square()
-    series = half + square * _polynomial(square, _LOG_SINHC)
-    far = torch.where(small, 1.0, y)
-    size = far.abs()
-    direct = far.clamp(min=0.0) + log1mexp(size) - torch.log(size)
-    return torch.where(small, series, direct)
+    value: Tensor = _LogExpm1Ratio.apply(y)
+    return value
 
 
 def expm1_second(y: Tensor) -> Tensor:
