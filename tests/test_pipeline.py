@@ -267,3 +267,9 @@ def test_a_stopped_extraction_says_so_and_the_same_command_continues(
     assert process.returncode in (0, 143), errors.decode()
     assert run(*arguments).returncode == 0
     assert digests(target / "stores") == digests(cache / "stores")
+
+
+def test_a_whole_cache_and_a_whole_run_pass_inspection(cache: Path) -> None:
+    for path in (cache, one_run(cache)):
+        done = run("inspect", str(path), "--verify")
+        assert done.returncode == 0, done.stderr
