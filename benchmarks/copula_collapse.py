@@ -4,8 +4,7 @@
 
 512 stays, two views of width 16 that share 4 factors, a linear encoder of width 8 for each, K = 2
 components, a Gaussian copula for each coordinate, Adam 5e-3, full batch, no task loss. Every
-variant minimises -(log f_1 + log f_2 + sum_d log c_d); they differ in who is trained by what. The
-numbers are those of docs/mathematics.md.
+variant minimises -(log f_1 + log f_2 + sum_d log c_d); they differ in who is trained by what.
 """
 
 from __future__ import annotations
