@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,6 +25,8 @@ def conditional(
 ) -> Tensor:
     """Absent modalities at the conditional quantiles q, shape (n, B, M, D).
 
+    Present rows come back as they were but for rounding; the caller puts the originals there.
+
     Args:
         pair: Copula arguments of the present modalities, (B, M, D).
         available: Bool, (B, M).
@@ -37,12 +37,10 @@ def conditional(
         params: Its parameters.
     """
     assert coupling.inverse is not None  # joint.py refuses the others
-    drawn = copula.impute(pair[0].mT, pair[1].mT, available.unsqueeze(-2), q[0].mT, q[1].mT, params)
-    # The caller keeps present rows as they are; the centre stands in for them here, so that no
-    # solver works on a far tail whose result is thrown away.
-    there = available.unsqueeze(-1)
-    log_u, log_sf = (torch.where(there, -math.log(2.0), x.mT) for x in drawn)
-    return coupling.inverse(log_u, log_sf, mix)
+    log_u, log_sf = copula.impute(
+        pair[0].mT, pair[1].mT, available.unsqueeze(-2), q[0].mT, q[1].mT, params
+    )
+    return coupling.inverse(log_u.mT, log_sf.mT, mix)
 
 
 def _nodes(K: int, D: int) -> tuple[Tensor, Tensor]:

@@ -138,9 +138,7 @@ def _bracket(
     evaluated at every component's mean and at -6..6 of its deviations from it: a bracket that
     follows the components has no gap between two of them, where Newton would wander.
     """
-    dead = torch.isneginf(log_weights)  # switched off: must not widen the bracket
-    low = roots.masked_fill(dead, math.inf).amin(-1, keepdim=True)
-    high = roots.masked_fill(dead, -math.inf).amax(-1, keepdim=True)
+    low, high = roots.amin(-1), roots.amax(-1)
     offsets = torch.arange(-6.0, 7.0, dtype=means.dtype, device=means.device)
     points = (means.unsqueeze(-1) + stds.unsqueeze(-1) * offsets).flatten(-2)  # (..., 13 K)
     z = (means.unsqueeze(-2) - points.unsqueeze(-1)) * (SQRT_HALF / stds.unsqueeze(-2))
@@ -150,8 +148,8 @@ def _bracket(
     sure = target > 1e-280
     below = sure & (mass < target * (1.0 - 1e-12))
     above = sure & (mass > target * (1.0 + 1e-12))
-    low = torch.maximum(low.squeeze(-1), points.masked_fill(~below, -math.inf).amax(-1))
-    high = torch.minimum(high.squeeze(-1), points.masked_fill(~above, math.inf).amin(-1))
+    low = torch.maximum(low, points.masked_fill(~below, -math.inf).amax(-1))
+    high = torch.minimum(high, points.masked_fill(~above, math.inf).amin(-1))
     return low, torch.maximum(low, high)
 
 
@@ -175,7 +173,7 @@ def _solve(
         error = log_tail - log_small
         above = error > 0
         low, high = torch.where(above, low, x), torch.where(above, x, high)
-        newton = x - error / slope
+        newton = x - error / slope.clamp_min(1e-300)  # 0 in a gap between components
         inside = (newton >= low - slack) & (newton <= high + slack)
         # Often the root is an end of the bracket (one component alone), so try the end first.
         instead = torch.clamp(newton, low, high) if step < 2 else 0.5 * (low + high)

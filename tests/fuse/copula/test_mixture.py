@@ -136,6 +136,37 @@ def test_inverse_holds_for_far_components_and_deep_tails(apart: float) -> None:
     assert error(again[1], log_sf) < 1e-8
 
 
+@pytest.mark.parametrize(("K", "apart", "narrow"), [(3, 5.0, 0.1), (6, 3.0, 0.01), (4, 30.0, 0.05)])
+def test_inverse_converges_for_thousands_of_awkward_mixtures(
+    K: int, apart: float, narrow: float
+) -> None:
+    n, g = 60_000, torch.Generator().manual_seed(0)
+    normal = torch.randn(3, n, K, generator=g, dtype=torch.float64)
+    width = torch.where(torch.rand(n, 1, generator=g) > 0.5, 1.0, 0.05)
+    stds = narrow + torch.rand(n, K, generator=g, dtype=torch.float64) * width
+    mix = Mixture(
+        torch.log_softmax((2.0 + 18.0 * (width < 1)) * normal[0], -1),
+        apart * normal[1].unsqueeze(-1),
+        stds.unsqueeze(-1),
+    )
+    z = torch.tensor([1.0, 5.0, 20.0]).repeat(n // 3).unsqueeze(-1) * normal[2, :, :1]
+    log_u, log_sf = functions.complete(torch.special.log_ndtr(-z.abs()), z > 0)
+    again = rosenblatt(rosenblatt_inverse(log_u, log_sf, mix), mix)
+    assert error(torch.minimum(*again), torch.minimum(log_u, log_sf)) < 1e-9
+
+
+def test_gradient_stays_finite_in_the_gap_between_two_components() -> None:
+    mix = Mixture(
+        torch.log(torch.tensor([0.5, 0.5])),
+        torch.tensor([[-50.0], [50.0]]).requires_grad_(),
+        torch.ones(2, 1),
+    )
+    u = torch.tensor([0.5 - 1e-7, 0.5, 0.5 + 1e-7]).unsqueeze(-1).requires_grad_()
+    x = rosenblatt_inverse(torch.log(u), torch.log1p(-u), mix)
+    gradients = torch.autograd.grad(x.sum(), (u, mix.means))
+    assert all(torch.isfinite(g).all() for g in gradients)
+
+
 def test_inverse_gradient_equals_finite_differences() -> None:
     mix = some_mixture(3, 4, 2)
 
