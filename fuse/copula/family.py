@@ -161,9 +161,19 @@ class Copula(ABC):
         """Lower and upper coefficient of tail dependence of each pair, shaped as the tau."""
 
     def initial(self, M: int, tau: float = 0.1) -> Tensor:
-        """Unconstrained start values (P,), float64, at which every pair has this tau."""
+        """Unconstrained start values (P,), float64, at which every pair has this tau.
+
+        Raises:
+            ConfigError: The family, capped as `natural` says, does not reach this tau.
+        """
         start = torch.tensor(tau, dtype=torch.float64)
-        return self.unconstrained(self.from_kendall_tau(start, M), M)
+        raw = self.unconstrained(self.from_kendall_tau(start, M), M)
+        if not torch.isfinite(raw).all():
+            raise ConfigError(
+                f"the {self.name} copula of {M} margins does not reach Kendall's tau {tau:g}; "
+                "start nearer to independence"
+            )
+        return raw
 
 
 def need(params: Params, names: Sequence[str], family: str) -> None:

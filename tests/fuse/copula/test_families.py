@@ -469,3 +469,9 @@ def test_parameters_may_differ_by_coordinate(family: str) -> None:
         for d in range(D):
             alone = call({k: v[d] for k, v in each.items()}, u[:, d : d + 1], q[:, d : d + 1])
             torch.testing.assert_close(together[:, d : d + 1], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("M", [2, 3])
+def test_a_start_that_the_family_cannot_reach_is_refused(M: int) -> None:
+    with pytest.raises(ConfigError, match="does not reach"):
+        get_copula("frank").initial(M, tau=0.95)
