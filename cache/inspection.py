@@ -99,9 +99,7 @@ def folder_checks(folder: Path, remedy: str) -> Iterator[Callable[[], object]]:
 
 
 def _check_table(path: Path, folder: Path, remedy: str) -> None:
-    # A released lease leaves a folder of its name.
-    files = [file for file in sorted(folder.glob("*.json")) if file.is_file()]
-    texts = [file.read_text(errors="replace") for file in files]
+    texts = [file.read_text(errors="replace") for file in sorted(folder.glob("*.json"))]
     if not any(f'"{atomic.sha256_file(path)}"' in text for text in texts):
         raise IntegrityError(
             f"{path} is not what was written: no JSON file of {folder} names its hash. {remedy}"

@@ -28,7 +28,6 @@ from ..errors import ConfigError, DataError, IntegrityError
 from .config import FuseConfig
 
 CONFIG, INFO, HISTORY, LEARNED = "config.json", "run.json", "metrics.jsonl", "learned.json"
-LEASE = "lease.json"
 BEST, LAST, TRAINER = "best.safetensors", "last.safetensors", "trainer.safetensors"
 RESTRICTED = (
     "The files in this folder hold one row per stay. They fall under the data use agreement of "

@@ -20,7 +20,7 @@ from ...errors import ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
 from ..identity import Identity, differences, identify
-from ..rundir import CONFIG, INFO, LEASE, TRAINER, RunDir
+from ..rundir import CONFIG, INFO, TRAINER, RunDir
 
 _log = logging.getLogger("cm2.fuse")
 
@@ -58,8 +58,7 @@ def fuse(
     _require_same(run, identity)
     if run.finished:
         return run
-    run.path.mkdir(parents=True, exist_ok=True)
-    with Lease(run.path / LEASE) as lease:
+    with Lease(run.path) as lease:
         if not run.finished:
             _train(run, identity, cache, lease, progress, stop or never())
     return run
@@ -99,7 +98,7 @@ def _require_same(run: RunDir, identity: Identity) -> None:
     """Raise ConfigError when the directory holds anything but this run."""
     if not (run.path / CONFIG).is_file():
         held = sorted(p.name for p in run.path.iterdir()) if run.path.is_dir() else []
-        held = [name for name in held if not name.startswith(".") and name != LEASE]
+        held = [name for name in held if not name.startswith(".") and name != Lease.NAME]
         if held:
             raise ConfigError(
                 f"{run.path} holds {held[0]!r} and is no run. Choose an empty directory for --out."

@@ -16,7 +16,7 @@ from cm2.cache import atomic, checkpoint
 from cm2.cache.lease import Lease
 from cm2.errors import BusyError, ConfigError, DataError, IntegrityError, Interrupted
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.rundir import BEST, CONFIG, LAST, LEASE, TRAINER, RunDir
+from cm2.fuse.rundir import BEST, CONFIG, LAST, TRAINER, RunDir
 from cm2.fuse.training.trainer import fuse, plan
 from cm2.progress import Stop
 
@@ -249,7 +249,7 @@ def test_a_directory_with_other_files_is_refused(small_cache: Path, place: Path)
 
 def test_a_second_process_is_told_who_runs_it(small_cache: Path, place: Path) -> None:
     place.mkdir()
-    with Lease(place / LEASE), pytest.raises(BusyError, match=f"process {os.getpid()}"):
+    with Lease(place), pytest.raises(BusyError, match=f"process {os.getpid()}"):
         fuse(config(), small_cache, place)
 
 
@@ -386,3 +386,8 @@ def test_the_numbers_of_numerics_version_1(undisturbed: dict[str, str], small_ca
 
 
 GOLDEN = [0.6991944963, 0.6865104906, 0.6709285107, 0.6525411226]
+
+
+def test_nothing_of_the_lease_stays_in_a_finished_run(small_cache: Path, place: Path) -> None:
+    fuse(config(epochs=1), small_cache, place)
+    assert not (place / Lease.NAME).exists()
