@@ -40,9 +40,15 @@ def _within(name: str, *prefixes: str) -> bool:
 
 
 FORBIDDEN = {
-    "cm2.cache": ["cm2.extract", "cm2.fuse", "cm2.cli", "cm2.demo"],
-    "cm2.extract": ["cm2.fuse", "cm2.cli", "cm2.demo"],
-    "cm2.fuse": ["cm2.extract.sources", "cm2.extract.cohort", "cm2.extract.runner", "cm2.cli"],
+    "cm2.cache": ["cm2.extract", "cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
+    "cm2.extract": ["cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
+    "cm2.fuse": [
+        "cm2.extract.sources",
+        "cm2.extract.cohort",
+        "cm2.extract.runner",
+        "cm2.cli",
+        "cm2.commands",
+    ],
     "cm2.fuse.models": ["cm2.fuse.training", "cm2.fuse.evaluation"],
     "cm2.fuse.evaluation": ["cm2.fuse.training"],
     "cm2.fuse.copula": ["cm2.cache", "cm2.extract", "cm2.fuse.models", "cm2.fuse.config"],

@@ -1,0 +1,78 @@
+"""What the commands share: options of one meaning, progress bars, stopping, output."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import Bars, set_up_logging
+from ..progress import Stop
+
+_level = 0
+
+CacheOption = Annotated[
+    Path, typer.Option(envvar="CM2_CACHE", help="Folder of the cache.", metavar="DIR")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+RunArgument = Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(help="Stop at the next safe point after so many minutes.", metavar="MINUTES"),
+]
+
+
+def set_verbosity(level: int) -> None:
+    """Say only errors (-1), the usual (0), more (1) or everything (2)."""
+    global _level
+    _level = level
+    set_up_logging(level)
+
+
+def verbosity() -> int:
+    """How much to say, as `set_verbosity` was told."""
+    return _level
+
+
+def bars() -> Bars:
+    """Progress bars on stderr."""
+    return Bars(quiet=_level < 0)
+
+
+def stopping(minutes: float | None = None) -> Stop:
+    """A request to stop at the next safe point: by signal, or after so many minutes."""
+    stop = Stop(None if minutes is None else 60 * minutes)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop.request)
+    return stop
+
+
+def print_json(value: object) -> None:
+    """Print a result for machines."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def suggest(command: str) -> None:
+    """Say on stderr which command comes next."""
+    if _level >= 0:
+        print(f"next: {command}", file=sys.stderr)
+
+
+__all__ = [
+    "CacheOption",
+    "DryRun",
+    "JsonOption",
+    "RunArgument",
+    "TimeLimit",
+    "bars",
+    "print_json",
+    "set_verbosity",
+    "stopping",
+    "suggest",
+    "verbosity",
+]

@@ -1,0 +1,164 @@
+"""The commands that do the work: demo, doctor, extract, fuse."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..console import metric_table, records, table
+from .shared import CacheOption, DryRun, JsonOption, TimeLimit, bars, print_json, stopping, suggest
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything.", metavar="DIR")] = Path(
+        "cm2-demo"
+    ),
+    stays: Annotated[int, typer.Option(help="ICU stays in the synthetic cohort.", min=60)] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the runs.", min=0)] = 0,
+    data_only: Annotated[bool, typer.Option(help="Write the synthetic source tree only.")] = False,
+) -> None:
+    """Make synthetic ICU data, extract, train CM2 and two neighbours, judge, and report."""
+    from ..demo import run_demo
+
+    result = run_demo(out, stays, seed, data_only=data_only, progress=bars(), stop=stopping())
+    if data_only:
+        print(result.data)
+        return
+    print(result.table)
+    print(f"report: {result.report}")
+
+
+def doctor(
+    data: Annotated[
+        Path | None, typer.Option(envvar="CM2_DATA", help="Folder of the raw data.", metavar="ROOT")
+    ] = None,
+    cache: CacheOption = Path("cm2-cache"),
+    verify: Annotated[bool, typer.Option(help="Check SHA256SUMS.txt of the data too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the environment, the source tree, weights, disk, and estimate the work."""
+    from ..extract.doctor import doctor as examine
+
+    checks = examine(data, cache, verify)
+    if as_json:
+        print_json([vars(check) for check in checks])
+    else:
+        marks = {True: "ok", False: "MISSING"}
+        print(table(["check", "", "found"], [[c.name, marks[c.ok], c.detail] for c in checks]))
+        for check in checks:
+            if not check.ok and check.remedy:
+                print(f"{check.name}: {check.remedy}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(3)
+
+
+def extract(dry_run: bool, time_limit: float | None, as_json: bool, **options: Any) -> None:
+    """Stage one: build the cohort if absent, then encode every item of a modality once."""
+    from ..extract.config import ExtractConfig
+    from ..options import validated
+
+    config = validated(ExtractConfig, options)
+    from ..extract import runner
+
+    if dry_run:
+        rows = runner.plan(config)
+        if as_json:
+            print_json(rows)
+        else:
+            print(records(rows))
+        return
+    summary = runner.extract(config, progress=bars(), stop=stopping(time_limit))
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        print(summary.as_text())
+    suggest(f"cm2 fuse --cache {config.cache} --task ihm")
+
+
+def fuse(
+    cache: Path,
+    out: Path | None,
+    config: Path | None,
+    set_: list[str] | None,
+    show_config: bool,
+    dry_run: bool,
+    time_limit: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Stage two: train one model from the cache and judge it on the validation stays."""
+    from ..fuse.config import FuseConfig
+    from ..options import read_settings, validated
+
+    given = read_settings(config, set_ or [])
+    given.update({name: value for name, value in options.items() if value not in (None, [])})
+    settings = validated(FuseConfig, given)
+    if show_config:
+        print_json(settings.model_dump(mode="json"))
+        return
+    from ..fuse.training import trainer
+
+    if dry_run:
+        print_json(trainer.plan(settings, cache, out))
+        return
+    run = trainer.fuse(settings, cache, out, progress=bars(), stop=stopping(time_limit))
+    metrics = run.metrics("val") or {}
+    if as_json:
+        print_json({"run": str(run.path), "val": metrics})
+    else:
+        print(metric_table([(run.info.get("model", settings.model), "val", metrics)]))
+        print(f"run: {run.path}")
+    suggest(f"cm2 evaluate {run.path} --cache {cache}")
+
+
+def _own(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def configured(command: str, function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of its configuration as options.
+
+    Importing pydantic and the model costs more than the whole help page, so that is left out
+    when another command is called.
+    """
+    own = [
+        _own("dry_run", DryRun, False),
+        _own("time_limit", TimeLimit, None),
+        _own("as_json", JsonOption, False),
+    ]
+    generated: list[Parameter] = []
+    if command in sys.argv[1:]:
+        from ..options import parameters
+
+        if command == "extract":
+            from ..extract.config import ExtractConfig
+
+            generated = parameters(ExtractConfig)
+        else:
+            from ..fuse.config import FuseConfig
+
+            generated = parameters(FuseConfig)
+    if command == "fuse":
+        directory = typer.Option(help="Run directory; default: one place per identity.")
+        settings = typer.Option(help="TOML file of settings.", metavar="FILE.toml")
+        single = typer.Option("--set", help="One more setting, name=value.", metavar="NAME=VALUE")
+        show = typer.Option(help="Print the resolved configuration, and stop.")
+        own = [
+            _own("cache", CacheOption, Path("cm2-cache")),
+            _own("out", Annotated[Path | None, directory], None),
+            _own("config", Annotated[Path | None, settings], None),
+            _own("set_", Annotated[list[str] | None, single], None),
+            _own("show_config", Annotated[bool, show], False),
+            *own,
+        ]
+    function.__signature__ = Signature([*generated, *own])  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in [*generated, *own]}
+    return function
+
+
+__all__ = ["configured", "demo", "doctor", "extract", "fuse"]
