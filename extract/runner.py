@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from ..cache import layout
 from ..cache.cohort import Cohort, write_cohort, write_links
-from ..cache.fingerprint import fingerprint
-from ..cache.store import Store, StoreWriter
+from ..cache.store import Store
 from ..errors import ConfigError, RejectsError
 from ..progress import Progress, Stop, never, silent
-from . import receipts
+from . import engine, receipts
 from .cohort import build, check
 from .config import MODALITIES, ExtractConfig
 from .encoders import ENCODED, weights
@@ -23,7 +22,7 @@ from .estimate import ehr as ehr_estimate
 from .sources import Source, open_source
 from .sources.mimic_cxr import find_metadata, find_reports
 from .summary import ExtractSummary, ModalityResult
-from .work import Plan, Work
+from .work import Plan
 
 _log = logging.getLogger("cm2.extract")
 
@@ -171,7 +170,7 @@ def _extract_one(
     start = time.monotonic()
     within = config.model_copy(update={"modality": tuple(wanted)})
     planned = make_plan(source, cohort, within, modality)
-    store, encoded, complete = _encode(config, planned, progress, stop)
+    store, encoded, complete = engine.encode(config, planned, progress, stop)
     write_links(config.cache, cohort.name, modality, planned.links, planned.rules)
     result = replace(
         _result(cohort, planned, store),
@@ -184,45 +183,6 @@ def _extract_one(
         told = {**asdict(result), "encoded": 0, "seconds": 0.0}
         receipts.write(config, cohort, modality, store.path, planned.files, told)
     return result
-
-
-def _encode(
-    config: ExtractConfig, plan: Plan, progress: Progress, stop: Stop
-) -> tuple[Store, int, bool]:
-    """Encode what the store lacks; return it, the number of items encoded, whether that is all."""
-    modality = plan.space.modality
-    writer = StoreWriter(config.cache, plan.space, plan.provenance)
-    known = writer.known()
-    lacking = sorted(
-        (item for item in plan.work if known.get(item.item_id) != item.stamp),
-        key=lambda item: item.item_id,
-    )
-    todo = lacking[: config.limit]
-    done = encoded = 0
-    with progress(f"encoding {modality}", len(todo), "items") as advance:
-        for chunk in _chunks(todo, plan.shard_items):
-            name = shard_name(plan, chunk)
-            if not writer.committed(name):
-                stop.check(f"{done:,} of {len(todo):,} items of {modality} are stored")
-                shard = plan.encode(chunk)
-                writer.commit(name, shard, {item.item_id: item.stamp for item in chunk})
-                encoded += len(chunk)
-            done += len(chunk)
-            advance(len(chunk))
-    if plan.blank is not None and not (writer.path / layout.BLANK).is_file():
-        writer.write_blank(plan.blank())
-    complete = len(todo) == len(lacking)
-    return writer.finish(complete), encoded, complete
-
-
-def shard_name(plan: Plan, chunk: Sequence[Work]) -> str:
-    """Name of a shard: a function of its space and of the items and stamps in it."""
-    return fingerprint([plan.space.id, [[item.item_id, item.stamp] for item in chunk]])[:12]
-
-
-def _chunks(items: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
@@ -287,4 +247,4 @@ def _refuse_rejects(config: ExtractConfig, results: Sequence[ModalityResult]) ->
         )
 
 
-__all__ = ["Plan", "Work", "extract", "make_plan", "offered", "plan"]
+__all__ = ["Plan", "extract", "make_plan", "offered", "plan"]

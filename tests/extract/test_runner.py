@@ -22,6 +22,7 @@ from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities import cxr, reports
 from cm2.extract.runner import extract
 from cm2.extract.sources.demo import DemoTruth, write_demo
+from cm2.extract.work import Work
 from cm2.progress import Stop
 
 STAYS, SEED = 60, 4
@@ -172,7 +173,7 @@ def test_a_stop_ends_between_shards_and_the_next_call_continues(
     encoded: list[int] = []
     real = reports.ReportEncoder.__call__
 
-    def counted(self: reports.ReportEncoder, work: list[runner.Work]) -> object:
+    def counted(self: reports.ReportEncoder, work: list[Work]) -> object:
         encoded.append(len(work))
         return real(self, work)
 
