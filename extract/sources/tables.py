@@ -1,4 +1,8 @@
-"""Open any source table as a polars scan: explicit schema, .csv or .csv.gz, any header case."""
+"""Open any source table as a polars scan: explicit schema, .csv or .csv.gz, any header case.
+
+A table may be one file or numbered parts (`chartevents_1.csv`, `labevents.part02.csv.gz`, or a
+folder `chartevents/`), each with the header; it reads the same either way.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import difflib
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +20,10 @@ from typing import IO, Any, Literal, cast
 import polars as pl
 
 from ...errors import DataError, SchemaError
+from .locate import ENDINGS, find, find_parts
 
 Kind = Literal["text", "id", "number", "time"]
 
-ENDINGS = (".csv.gz", ".csv")  # the released form first: its checksum proves that it is whole
 _EDGE = 1 << 16
 _REMEDY = "Download it again and compare it with the SHA256SUMS.txt of the release."
 
@@ -49,46 +53,52 @@ def unreadable(column: str, kind: Kind) -> pl.Expr:
 
 @dataclass(frozen=True)
 class Table:
-    """One source file whose header has been read and checked.
+    """One source table whose header has been read and checked.
 
     Args:
         name: Its name in the release, lower case, such as `icu/chartevents`.
-        path: The file.
+        path: The file; the first part of a table in parts.
         header: Column names in file order, as written.
+        more: Further parts: file and header each.
     """
 
     name: str
     path: Path
     header: tuple[str, ...]
+    more: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[Path, tuple[str, ...]], ...]:
+        """Every file of the table with its header."""
+        return ((self.path, self.header), *self.more)
 
     def has(self, column: str) -> bool:
         """Tell whether the column is there, in any case."""
         return column.lower() in {name.lower() for name in self.header}
 
-    def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
+    def scan(self, columns: Sequence[str], row_index: str | None = None) -> pl.LazyFrame:
         """Scan some columns as text under their lower-case names; empty cells are null.
 
         Nothing is inferred and no word means missing: `None` and `NA` stay text.
 
+        Args:
+            columns: Lower-case names.
+            row_index: Name of one more column, the row's place in its file from 0; None for none.
+
         Raises:
             SchemaError: A column is absent; the message names the nearest one.
         """
-        written = {name.lower(): name for name in self.header}
-        missing = [column for column in columns if column not in written]
+        lower = [name.lower() for name in self.header]
+        missing = [column for column in columns if column not in lower]
         if missing:
-            near = difflib.get_close_matches(missing[0], list(written), n=1, cutoff=0.5)
-            hint = f" Did you rename {written[near[0]]}?" if near else ""
+            near = difflib.get_close_matches(missing[0], lower, n=1, cutoff=0.5)
+            hint = f" Did you rename {self.header[lower.index(near[0])]}?" if near else ""
             raise SchemaError(
                 f"{self.path}: expected the column{'s' if len(missing) > 1 else ''} "
                 f"{', '.join(missing)}; found {', '.join(self.header)}.{hint}"
             )
-        lazy = pl.scan_csv(
-            self.path,
-            schema=dict.fromkeys(self.header, pl.String),
-            has_header=True,
-            glob=False,
-        )
-        return lazy.select(pl.col(written[column]).alias(column) for column in columns)
+        lazy = [_scan(path, header, columns, row_index) for path, header in self.parts]
+        return lazy[0] if len(lazy) == 1 else pl.concat(lazy)
 
     def read(self, columns: Mapping[str, Kind]) -> pl.DataFrame:
         """Read some columns into memory, each as its kind.
@@ -107,75 +117,66 @@ class Table:
 
     def refusal(self, column: str, kind: Kind) -> SchemaError:
         """Return the error for a column with unreadable cells; finds the first such row."""
-        rows = self.scan([column]).with_row_index("row", offset=1).filter(unreadable(column, kind))
-        first = collect(rows.select(pl.col("row").min()), self).item()
+        place = f"{self.path}, column {column}"
+        for path, header in self.parts:
+            rows = _scan(path, header, [column], "row").filter(unreadable(column, kind))
+            first = collect(rows.select(pl.col("row").min()), self).item()
+            if first is not None:
+                place = f"{path}, column {column}, data row {first + 1}"
+                break
         meaning = {
             "id": "a whole number",
             "number": "a number",
             "time": "a time such as 2150-01-31 23:59:00",
         }[kind]
         return SchemaError(
-            f"{self.path}, column {column}, data row {first}: expected {meaning}, found other text "
+            f"{place}: expected {meaning}, found other text "
             f"(not shown, it may be clinical). {_REMEDY}"
         )
 
     def inventory(self) -> dict[str, object]:
         """Return a cheap identity of the content: size and hash of both ends, no path, no time."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            edges = hashlib.sha256(file.read(_EDGE))
-            file.seek(max(0, size - _EDGE))
-            edges.update(file.read(_EDGE))
+        total, edges = 0, hashlib.sha256()
+        for path, _ in self.parts:
+            size = path.stat().st_size
+            total += size
+            with path.open("rb") as file:
+                edges.update(file.read(_EDGE))
+                file.seek(max(0, size - _EDGE))
+                edges.update(file.read(_EDGE))
         return {
             "table": self.name,
-            "file": self.path.name,
-            "bytes": size,
+            "file": ", ".join(path.name for path, _ in self.parts),
+            "bytes": total,
             "edges": edges.hexdigest(),
         }
 
 
-def folders(root: Path, name: str) -> Iterable[Path]:
-    """Yield the folders where a table may lie: its own, the root (flat copies), core (v1.0)."""
-    inner = {
-        child.name.lower(): child
-        for child in sorted(root.iterdir(), reverse=True)
-        if child.is_dir()
-    }
-    own, _, _ = name.rpartition("/")
-    for folder in (own, "core" if own == "hosp" else own):
-        if folder and folder in inner:
-            yield inner[folder]
-    yield root
-
-
-def find(root: Path, name: str) -> Path | None:
-    """Return the file of a table, or None; names match in any case, .csv.gz before .csv.
-
-    Args:
-        root: Folder of the release.
-        name: Table with its folder, lower case, such as `hosp/labevents` or `chartevents`.
-    """
-    if not root.is_dir():
-        return None
-    stem = name.rpartition("/")[2]
-    for folder in folders(root, name):
-        files = {child.name.lower(): child for child in sorted(folder.iterdir(), reverse=True)}
-        for ending in ENDINGS:
-            path = files.get(stem + ending)
-            if path is not None and path.is_file():
-                return path
-    return None
+def _scan(
+    path: Path, header: Sequence[str], columns: Sequence[str], row_index: str | None
+) -> pl.LazyFrame:
+    """Scan one file; parts of one table may order and spell their columns differently."""
+    written = {name.lower(): name for name in header}
+    lazy = pl.scan_csv(
+        path,
+        schema=dict.fromkeys(header, pl.String),
+        has_header=True,
+        glob=False,
+        row_index_name=row_index,
+    )
+    index = [pl.col(row_index)] if row_index else []
+    return lazy.select(*index, *(pl.col(written[column]).alias(column) for column in columns))
 
 
 def open_table(root: Path, name: str) -> Table:
-    """Find a table and read its header.
+    """Find a table and read the header of each of its files.
 
     Raises:
         DataError: The table is missing, empty or damaged.
-        SchemaError: Two columns have one name.
+        SchemaError: Two columns have one name, or two parts different columns.
     """
-    path = find(root, name)
-    if path is None:
+    paths = find_parts(root, name)
+    if not paths:
         present = [child.name for child in sorted(root.rglob("*.csv*"))[:200]]
         stem = name.rpartition("/")[2]
         near = difflib.get_close_matches(stem, present, n=1, cutoff=0.4)
@@ -184,6 +185,19 @@ def open_table(root: Path, name: str) -> Table:
             f"{root}: expected the table {name} (.csv or .csv.gz, any case), found none.{hint} "
             "Point --data at the folder that holds the tables of the release."
         )
+    headers = [_header(path) for path in paths]
+    first = {column.lower() for column in headers[0]}
+    for path, header in zip(paths, headers, strict=True):
+        if {column.lower() for column in header} != first:
+            raise SchemaError(
+                f"{path}: expected a header line with the {len(first)} columns of {paths[0].name}, "
+                "found another first line (not shown, it may be clinical). Every part of a table "
+                "needs the header."
+            )
+    return Table(name, paths[0], headers[0], tuple(zip(paths, headers, strict=True))[1:])
+
+
+def _header(path: Path) -> tuple[str, ...]:
     try:
         with _open(path) as file:
             header = next(csv.reader(file), [])
@@ -195,7 +209,7 @@ def open_table(root: Path, name: str) -> Table:
     double = sorted({column for column in lower if lower.count(column) > 1})
     if double:
         raise SchemaError(f"{path}: the header names {', '.join(double)} more than once.")
-    return Table(name, path, tuple(header))
+    return tuple(header)
 
 
 def collect(lazy: pl.LazyFrame, *tables: Table) -> pl.DataFrame:
@@ -210,14 +224,16 @@ def collect(lazy: pl.LazyFrame, *tables: Table) -> pl.DataFrame:
     """
     try:
         for table in tables:
-            _refuse_cut_last_line(table)
+            for path, header in table.parts:
+                _refuse_cut_last_line(path, len(header))
         return lazy.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
-        for table in tables:
-            found = _damage(table.path)
+        files = [path for table in tables for path, _ in table.parts]
+        for path in files:
+            found = _damage(path)
             if found:
                 raise DataError(found) from error
-        names = ", ".join(str(table.path) for table in tables)
+        names = ", ".join(map(str, files))
         raise DataError(
             f"{names}: not a well-formed CSV table (a quote that never closes, or rows with "
             f"another number of fields than the header). {_REMEDY}"
@@ -256,12 +272,12 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _refuse_cut_last_line(table: Table) -> None:
+def _refuse_cut_last_line(path: Path, columns: int) -> None:
     """Refuse a plain .csv that ends inside a row: polars would pad it with nulls."""
-    if table.path.name.lower().endswith(".gz"):
+    if path.name.lower().endswith(".gz"):
         return
-    size = table.path.stat().st_size
-    with table.path.open("rb") as file:
+    size = path.stat().st_size
+    with path.open("rb") as file:
         file.seek(max(0, size - _EDGE))
         tail = file.read()
     if tail.endswith(b"\n"):
@@ -269,11 +285,20 @@ def _refuse_cut_last_line(table: Table) -> None:
     last = tail.rpartition(b"\n")[2].decode("utf-8", errors="replace")
     with suppress(csv.Error):
         fields = next(csv.reader([last]), [])
-        if len(fields) != len(table.header):
+        if len(fields) != columns:
             raise DataError(
-                f"{table.path}: truncated, its last line has {len(fields)} of "
-                f"{len(table.header)} fields. {_REMEDY}"
+                f"{path}: truncated, its last line has {len(fields)} of {columns} fields. {_REMEDY}"
             )
 
 
-__all__ = ["Kind", "Table", "collect", "find", "open_table", "parsed", "unreadable"]
+__all__ = [
+    "ENDINGS",
+    "Kind",
+    "Table",
+    "collect",
+    "find",
+    "find_parts",
+    "open_table",
+    "parsed",
+    "unreadable",
+]

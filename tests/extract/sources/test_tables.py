@@ -170,3 +170,51 @@ def test_only_asked_columns_are_read(tmp_path: Path) -> None:
     lazy = open_table(tmp_path, "t").scan(["value"])
     assert isinstance(lazy, pl.LazyFrame)
     assert "PROJECT 1/3" in lazy.explain()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["icu/chartevents_1.csv", "icu/chartevents_2.csv.gz", "icu/chartevents_3.csv"],
+        ["CHARTEVENTS.part00.csv.gz", "CHARTEVENTS.part01.csv.gz", "CHARTEVENTS.part02.csv.gz"],
+        ["icu/chartevents/0.csv", "icu/chartevents/1.csv", "icu/chartevents/2.csv"],
+        [f"icu/chartevents-{number}-of-3.csv" for number in (1, 2, 3)],
+    ],
+)
+def test_a_table_in_numbered_parts_reads_as_one(names: list[str], tmp_path: Path) -> None:
+    header, *rows = TEXT.splitlines()
+    for number, name in enumerate(names):
+        lines = [header, *rows[number * 3000 : number * 3000 + 3000]]
+        if number == 1:  # another order and case of columns
+            lines = [",".join(reversed(line.split(","))) for line in lines]
+            lines[0] = lines[0].upper()
+        data = "\n".join(lines).encode() + b"\n"
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    (tmp_path / "chartevents_notes.csv").write_text("a\n1\n")
+    put(tmp_path, TEXT.encode(), "whole.csv")
+    frame = open_table(tmp_path, "icu/chartevents").read(KINDS)
+    assert frame.equals(open_table(tmp_path, "whole").read(KINDS))
+
+
+@pytest.mark.parametrize("there", [(1, 3), (2, 3)])
+def test_a_missing_part_is_refused(there: tuple[int, ...], tmp_path: Path) -> None:
+    for number in there:
+        put(tmp_path, TEXT.encode(), f"t_{number}.csv")
+    with pytest.raises(DataError, match=f"part {6 - sum(there)} is missing"):
+        open_table(tmp_path, "t")
+
+
+def test_a_part_without_a_header_is_refused_and_its_row_not_shown(tmp_path: Path) -> None:
+    put(tmp_path, TEXT.encode(), "t_0.csv")
+    put(tmp_path, ROWS.encode(), "t_1.csv")
+    with pytest.raises(SchemaError, match=r"t_1\.csv: expected a header") as caught:
+        open_table(tmp_path, "t")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_bad_cell_is_named_with_its_part(tmp_path: Path) -> None:
+    put(tmp_path, TEXT.encode(), "t_0.csv")
+    put(tmp_path, b"subject_id,charttime,value\n5,2150-01-01 00:00:00,a\nx,,b\n", "t_1.csv")
+    with pytest.raises(SchemaError, match=r"t_1\.csv, column subject_id, data row 2"):
+        open_table(tmp_path, "t").read(KINDS)
