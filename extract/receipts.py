@@ -23,7 +23,10 @@ _TABLES_OF_COHORT = "cohort"
 _HUGE = "files"  # films and reports: only those that are linked are looked at
 _TABLES = (".csv", ".csv.gz", ".json")
 # Options that say where and how work is done, not what comes out.
-_INDIFFERENT = {"data", "cache", "cohort", "modality", "device", "max_reject", "limit"}
+_INDIFFERENT = {
+    *("data", "cache", "cohort", "modality", "max_reject", "limit"),
+    *("device", "workers", "engine", "shard"),
+}
 
 
 def asked(config: ExtractConfig, modality: str) -> str:
