@@ -19,11 +19,12 @@ from .errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 _ENVIRONMENT = {"data": "CM2_DATA", "cache": "CM2_CACHE"}
+_FLAGS = {"from_tree": "--from"}  # `from` is a word of the language
 
 
 def flag(field: str) -> str:
     """Return the option of a configuration field: `lambda_cop` is `--lambda-cop`."""
-    return "--" + field.replace("_", "-")
+    return _FLAGS.get(field) or "--" + field.replace("_", "-")
 
 
 def parameters(model: type[BaseModel]) -> list[inspect.Parameter]:

@@ -191,8 +191,8 @@ class ExtractConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_tree(cls, values: Any) -> Any:
-        """A tree stands for the source tables: whoever names one need not name the other."""
-        if isinstance(values, dict) and values.get("from_tree") and not values.get("data"):
+        """A tree stands in the place of the source tables."""
+        if isinstance(values, dict) and values.get("from_tree"):
             return {**values, "data": values["from_tree"]}
         return values
 
