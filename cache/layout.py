@@ -47,7 +47,8 @@ REJECT_COLUMNS = ("item_id", "stage", "error", "message", "shard", "stamp")
 LINK_COLUMNS = ("stay_id", "items", "has", "why_no")
 
 VALUE_DTYPES = ("float32", "float16")
-ARRAY_DTYPES = (*VALUE_DTYPES, "int64", "int32", "uint8", "bool")
+PIXEL_DTYPES = ("uint8",)
+ARRAY_DTYPES = (*VALUE_DTYPES, *PIXEL_DTYPES, "int64", "int32", "bool")
 
 # Libraries whose version may change an encoded vector or the bytes of a file.
 LIBRARIES = (

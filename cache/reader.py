@@ -64,6 +64,7 @@ class Store:
         self._remedy = remedy
         self._rows = {item: row for row, item in enumerate(items["item_id"].to_pylist())}
         self._shards: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+        self._mapped: dict[str, np.ndarray] = {}
         self._listed = {entry["name"]: entry for entry in manifest["shards"]}
 
     @classmethod
@@ -130,6 +131,36 @@ class Store:
                 out[(where, *inside)] = data
             result[key] = out
         return result
+
+    def image(self, item_id: str) -> np.ndarray:
+        """The pixels of one item, [H, W] uint8, read-only and mapped from the file.
+
+        The shard is verified when its first image is asked for.
+
+        Raises:
+            ConfigError: This is no store of pixels.
+            DataError: The id is not in the store.
+            IntegrityError: The shard was altered.
+        """
+        if self.space.view != "pixels":
+            raise ConfigError(
+                f"{self.path} holds a {self.space.view}, no pixels. Extract with --level pixels."
+            )
+        row = self.rows([item_id])[0]
+        name = self.items["shard"][row].as_py()
+        if name not in self._mapped:
+            self._mapped[name] = self._map(name)
+        image: np.ndarray = self._mapped[name][self.items["row"][row].as_py()]
+        return image
+
+    def _map(self, name: str) -> np.ndarray:
+        path, _ = shard_paths(self.path, name)
+        data = atomic.read_bytes(path, self._remedy)
+        atomic.require_hash(path, data, self._listed[name]["data"]["sha256"], self._remedy)
+        dtypes = {key: spec["dtype"] for key, spec in self.manifest["arrays"].items()}
+        places = shard.offsets(path, data, self.space.id, name, dtypes, self._remedy)
+        offset, shape = places["values"]
+        return np.memmap(path, np.uint8, "r", offset, shape)
 
     def rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Rows of `items` for these ids, [n] int64.
@@ -214,7 +245,10 @@ class Store:
         image = atomic.read_bytes(path, self._remedy)
         atomic.require_hash(path, image, self._listed[name]["data"]["sha256"], self._remedy)
         dtypes = {key: spec["dtype"] for key, spec in self.manifest["arrays"].items()}
-        arrays = shard.read(path, image, self.space.id, name, dtypes, self._remedy)
+        contiguous = self.space.view == "pixels"
+        arrays = shard.read(
+            path, image, self.space.id, name, dtypes, self._remedy, contiguous=contiguous
+        )
         rows = {len(array) for array in arrays.values()}
         if rows != {self._listed[name]["rows"]}:
             raise IntegrityError(

@@ -65,7 +65,7 @@ def write(
         )
     data: dict[str, object] | None = None
     if arrays:
-        image = shard.build(arrays, space.id, name)
+        image = shard.build(arrays, space.id, name, contiguous=space.view == "pixels")
         data = {"bytes": len(image), "sha256": atomic.write_if_changed(data_path, image)}
     content: dict[str, Any] = {
         "format": SHARD_FORMAT,

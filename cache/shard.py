@@ -1,14 +1,16 @@
 """One shard: an immutable HDF5 image, built in memory, audited before a byte of data is read.
 
-The image is flat: chunked datasets with fletcher32 in the root, scalar attributes, no links, no
-other filter, no object types. Whatever else a file holds is refused, not interpreted.
+The image is flat: chunked datasets with fletcher32 in the root (of pixels contiguous ones without
+any filter, which can be mapped into memory), scalar attributes, no links, no other filter, no
+object types. Whatever else a file holds is refused, not interpreted.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -24,13 +26,16 @@ _MAX_ATTRIBUTE_BYTES = 256
 _FAILURES = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
-def build(arrays: Mapping[str, np.ndarray], space: str, name: str) -> bytes:
+def build(
+    arrays: Mapping[str, np.ndarray], space: str, name: str, *, contiguous: bool = False
+) -> bytes:
     """Make the bytes of a shard; equal arrays give equal bytes at any time on any machine.
 
     Args:
         arrays: Name -> array [n, ...] with n >= 1 and a dtype of `ARRAY_DTYPES`.
         space: Id of the space, 12 digits.
         name: Name of the shard, 12 digits.
+        contiguous: Whether the data lie in one piece each, unchecked by HDF5.
     """
     # HDF5 takes two in-memory files of one name for the same file, hence the random name, which
     # does not enter the image.
@@ -42,13 +47,9 @@ def build(arrays: Mapping[str, np.ndarray], space: str, name: str) -> bytes:
             data = data.astype(_stored(data.dtype.name).newbyteorder("<"), copy=False)
             row_bytes = max(1, data.nbytes // len(data))
             rows = max(1, min(len(data), CHUNK_BYTES // row_bytes))
-            file.create_dataset(
-                key,
-                data=data,
-                chunks=(rows, *data.shape[1:]),
-                fletcher32=True,
-                track_times=False,
-            )
+            chunked = {"chunks": (rows, *data.shape[1:]), "fletcher32": True}
+            how = {} if contiguous else chunked
+            file.create_dataset(key, data=data, track_times=False, **how)
         attributes = {"format": SHARD_FORMAT, "space": space, "name": name}
         for key, text in attributes.items():
             file.attrs.create(key, np.bytes_(text.encode()))
@@ -59,7 +60,14 @@ def build(arrays: Mapping[str, np.ndarray], space: str, name: str) -> bytes:
 
 
 def read(
-    path: Path, image: bytes, space: str, name: str, dtypes: Mapping[str, str], remedy: str
+    path: Path,
+    image: bytes,
+    space: str,
+    name: str,
+    dtypes: Mapping[str, str],
+    remedy: str,
+    *,
+    contiguous: bool = False,
 ) -> dict[str, np.ndarray]:
     """Audit an image, then read all its arrays.
 
@@ -70,10 +78,42 @@ def read(
         name: Expected name of the shard.
         dtypes: Expected datasets: name -> dtype.
         remedy: The command that repairs the shard.
+        contiguous: Whether the data were built so.
 
     Raises:
         IntegrityError: The file is not such an image, or holds more than one may hold.
     """
+    with _opened(path, image, space, name, dtypes, remedy, contiguous=contiguous) as file:
+        return {
+            key: np.asarray(file[key][...]).astype(dtype, copy=False)
+            for key, dtype in dtypes.items()
+        }
+
+
+def offsets(
+    path: Path, image: bytes, space: str, name: str, dtypes: Mapping[str, str], remedy: str
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Audit a contiguous image, then tell where in the file each array lies: offset, shape.
+
+    Raises:
+        IntegrityError: As for `read`.
+    """
+    with _opened(path, image, space, name, dtypes, remedy, contiguous=True) as file:
+        return {key: (file[key].id.get_offset(), file[key].shape) for key in dtypes}
+
+
+@contextmanager
+def _opened(
+    path: Path,
+    image: bytes,
+    space: str,
+    name: str,
+    dtypes: Mapping[str, str],
+    remedy: str,
+    *,
+    contiguous: bool,
+) -> Iterator[h5py.File]:
+    """An audited image; whatever HDF5 cannot read is an IntegrityError."""
     try:
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fapl_core(backing_store=False)
@@ -81,12 +121,10 @@ def read(
         file = h5py.h5f.open(uuid.uuid4().hex.encode(), h5py.h5f.ACC_RDONLY, access)
         with h5py.File(file) as opened:
             root = h5py.h5g.open(file, b"/")
-            problem = _audit(root, len(image), space, name, dtypes)
+            problem = _audit(root, len(image), space, name, dtypes, contiguous)
             if problem is None:
-                return {
-                    key: np.asarray(opened[key][...]).astype(dtype, copy=False)
-                    for key, dtype in dtypes.items()
-                }
+                yield opened
+                return
     except _FAILURES as error:
         problem = f"HDF5 cannot read it ({type(error).__name__})"
     raise IntegrityError(f"{path} is refused: {problem}. {remedy}")
@@ -98,7 +136,12 @@ def _stored(dtype: str) -> np.dtype:
 
 
 def _audit(
-    root: h5py.h5g.GroupID, size: int, space: str, name: str, dtypes: Mapping[str, str]
+    root: h5py.h5g.GroupID,
+    size: int,
+    space: str,
+    name: str,
+    dtypes: Mapping[str, str],
+    contiguous: bool,
 ) -> str | None:
     """Say what is wrong with an open image, or None; reads headers, never data."""
     count = root.get_num_objs()
@@ -120,14 +163,16 @@ def _audit(
     total = 0
     for key, dtype in dtypes.items():
         dataset = h5py.h5d.open(root, key.encode())
-        wrong = _audit_dataset(dataset, dtype, size)
+        wrong = _audit_dataset(dataset, dtype, size, contiguous)
         if wrong is not None:
             return f"dataset {key!r} {wrong}"
         total += math.prod(dataset.get_space().get_simple_extent_dims()) * _stored(dtype).itemsize
     return f"it claims {total} bytes of data in {size}" if total > size else None
 
 
-def _audit_dataset(dataset: h5py.h5d.DatasetID, dtype: str, size: int) -> str | None:
+def _audit_dataset(
+    dataset: h5py.h5d.DatasetID, dtype: str, size: int, contiguous: bool
+) -> str | None:
     # Creation properties first: asking a virtual dataset for its extent may open other files.
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
@@ -139,11 +184,12 @@ def _audit_dataset(dataset: h5py.h5d.DatasetID, dtype: str, size: int) -> str | 
         return "holds objects, text or compound values instead of numbers"
     if dtype not in ARRAY_DTYPES or kind.dtype != _stored(dtype):
         return f"expected {dtype}, found {kind.dtype}"
-    if plist.get_layout() != h5py.h5d.CHUNKED:
-        return "is not chunked"
+    if plist.get_layout() != (h5py.h5d.CONTIGUOUS if contiguous else h5py.h5d.CHUNKED):
+        return f"is not {'contiguous' if contiguous else 'chunked'}"
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    if filters != [h5py.h5z.FILTER_FLETCHER32]:
-        return f"expected the fletcher32 filter alone, found filters {filters}"
+    if filters != ([] if contiguous else [h5py.h5z.FILTER_FLETCHER32]):
+        wanted = "no filter" if contiguous else "the fletcher32 filter alone"
+        return f"expected {wanted}, found filters {filters}"
     if h5py.h5a.get_num_attrs(dataset) != 0:
         return "has attributes"
     space = dataset.get_space()
@@ -152,7 +198,8 @@ def _audit_dataset(dataset: h5py.h5d.DatasetID, dtype: str, size: int) -> str | 
     shape = space.get_simple_extent_dims()
     itemsize = _stored(dtype).itemsize
     claimed = math.prod(shape) * itemsize
-    if claimed > size or math.prod(plist.get_chunk()) * itemsize > size:
+    chunk = () if contiguous else plist.get_chunk()
+    if claimed > size or math.prod(chunk) * itemsize > size:
         return f"claims the shape {shape}, more than the file of {size} bytes can hold"
     if dataset.get_storage_size() < claimed:
         return f"claims {claimed} bytes and stores {dataset.get_storage_size()}"

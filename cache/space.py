@@ -14,6 +14,7 @@ from .fingerprint import fingerprint
 from .layout import (
     ARRAY_DTYPES,
     ITEM_COLUMNS,
+    PIXEL_DTYPES,
     SCHEMA_VERSION,
     STAGES,
     VALUE_DTYPES,
@@ -28,7 +29,8 @@ class Space:
     Args:
         modality: "ehr", "cxr", "report", or a name of the user's own.
         view: "series": an item is [T, C], steps in time order; "vector": [D], or [S, D] with S
-            parts such as the sections of a report.
+            parts such as the sections of a report; "pixels": [H, W] grey values, which only
+            models that read images themselves can use.
         parts: Encoder, SHA-256 of its weights, preprocessing options: whatever changes a value.
             No path, no time.
         columns: Names of the last axis, when they mean something.
@@ -39,14 +41,14 @@ class Space:
     """
 
     modality: str
-    view: Literal["series", "vector"]
+    view: Literal["series", "vector", "pixels"]
     parts: Mapping[str, object]
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.modality, "Modality")
-        if self.view not in ("series", "vector"):
-            raise ConfigError(f"A view is 'series' or 'vector', found {self.view!r}.")
+        if self.view not in ("series", "vector", "pixels"):
+            raise ConfigError(f"A view is 'series', 'vector' or 'pixels', found {self.view!r}.")
         fingerprint(self.as_json())
 
     def as_json(self) -> dict[str, object]:
@@ -98,9 +100,9 @@ class EncodedShard:
     Args:
         item_ids: n ids, each once.
         source_hashes: n hashes of what each item was encoded from.
-        arrays: "values" [n, T, C], [n, D] or [n, S, D], float32 or float16, finite; optional
-            "mask" [n, L] bool with L = T or S, True where the step or part is real (default: all);
-            further arrays [n, ...] such as "ids" and "length".
+        arrays: "values" [n, T, C], [n, D] or [n, S, D], float32 or float16, finite, or of pixels
+            [n, H, W] uint8; optional "mask" [n, L] bool with L = T or S, True where the step or
+            part is real (default: all); further arrays [n, ...] such as "ids" and "length".
         facts: Further columns of the items table, n values each: text, number, bool or None.
         rejects: The items that failed.
     """
@@ -129,7 +131,8 @@ def checked_arrays(space: Space, shard: EncodedShard) -> dict[str, np.ndarray]:
         raise ConfigError(f"A shard needs the array 'values', found {sorted(shard.arrays)}.")
     arrays = {name: np.asarray(shard.arrays[name]) for name in sorted(shard.arrays)}
     for name, array in arrays.items():
-        allowed = VALUE_DTYPES if name == "values" else ARRAY_DTYPES
+        kinds = PIXEL_DTYPES if space.view == "pixels" else VALUE_DTYPES
+        allowed = kinds if name == "values" else ARRAY_DTYPES
         if not name.isidentifier() or array.dtype.name not in allowed:
             raise ConfigError(f"Array {name!r}: expected {allowed}, found {array.dtype.name}.")
         if array.ndim < 1 or len(array) != n or 0 in array.shape:
@@ -137,7 +140,7 @@ def checked_arrays(space: Space, shard: EncodedShard) -> dict[str, np.ndarray]:
         if array.dtype.kind == "f":
             _check_finite(name, array, shard.item_ids)
     values = arrays["values"]
-    dims = (3,) if space.view == "series" else (2, 3)
+    dims = (2, 3) if space.view == "vector" else (3,)
     if values.ndim not in dims:
         raise ConfigError(
             f"Values of a {space.view} have {' or '.join(map(str, dims))} axes, items first; "
@@ -147,7 +150,10 @@ def checked_arrays(space: Space, shard: EncodedShard) -> dict[str, np.ndarray]:
         raise ConfigError(
             f"The space names {len(space.columns)} columns, the values have {values.shape[-1]}."
         )
-    if values.ndim == 3:
+    if space.view == "pixels":
+        if "mask" in arrays:
+            raise ConfigError("Pixels have no steps or parts that a mask could mark.")
+    elif values.ndim == 3:
         mask = arrays.setdefault("mask", np.ones(values.shape[:2], dtype=bool))
         if mask.dtype != np.bool_ or mask.shape != values.shape[:2]:
             raise ConfigError(

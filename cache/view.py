@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import IntegrityError
+from ..errors import ConfigError, IntegrityError
 from .layout import extract_again
 from .reader import Store
 from .stays import Cohort
@@ -59,10 +59,16 @@ def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None
         space_id: Id of the space; needed only when there are several stores.
 
     Raises:
-        DataError, ConfigError: There is no store or no link table, or several stores.
+        DataError: There is no store or no link table.
+        ConfigError: There are several stores, or the store holds pixels.
         IntegrityError: A file was altered, or a complete store lacks a linked item.
     """
     store = Store.open(cache, modality, space_id)
+    if store.space.view == "pixels":
+        raise ConfigError(
+            f"{store.path} holds pixels, which are read image by image (Store.image) and never as "
+            f"one array. Extract vectors too, and name them: --modalities {modality}@SPACE."
+        )
     links = cohort.links(modality)
     linked: list[list[str]] = [items or [] for items in links.table["items"].to_pylist()]
     present = _present(store, linked, extract_again(cache, modality, cohort.name))
