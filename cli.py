@@ -12,6 +12,7 @@ import typer
 
 from .commands import judging, shared, stages
 from .commands.cache import cache_app
+from .commands.weights import weights_app
 from .errors import CM2Error
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(weights_app, name="weights")
 
 
 def _version(value: bool) -> None:

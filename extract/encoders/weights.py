@@ -1,6 +1,6 @@
 """Where the weights of an encoder come from: a file that the user names, or a recorded seed.
 
-Weights are named, never guessed, never fetched, and never unpickled.
+Weights are named, never guessed, never fetched by the way, and never unpickled here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigError, UnsupportedError
+from . import hub, pretraining
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,21 +30,64 @@ class Weights:
         modality: The modality whose encoder takes them.
         seed: Start from this seed; None when `path` is given.
         path: A .safetensors file, or a folder with config.json and model.safetensors.
+        reference: The model of the hub that `path` is the offline copy of; None for own files.
     """
 
     modality: str
     seed: int | None = None
     path: Path | None = None
+    reference: hub.HubReference | None = None
 
     @property
     def note(self) -> str:
         """One line for tables and reports, without the folder."""
+        if self.reference is not None:
+            return str(self.reference)
         return f"{_RANDOM}{self.seed}" if self.path is None else self.path.name
 
     @property
     def random(self) -> bool:
         """Whether nothing was learnt."""
         return self.path is None
+
+    @property
+    def pretrained_on(self) -> str:
+        """What the weights have learnt from, as far as their files say."""
+        if self.path is None:
+            return "nothing"
+        name = self.path.name if self.reference is None else self.reference.id
+        return pretraining.pretraining(self.path, name)
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What a store records of its weights; part of no identity."""
+        facts: dict[str, object] = {
+            "weights": self.note,
+            "random_weights": self.random,
+            "pretrained_on": self.pretrained_on,
+        }
+        if self.reference is not None:
+            facts["commit"] = self.reference.commit()
+        return facts
+
+    @property
+    def caution(self) -> str:
+        """A warning for weights that may have seen MIMIC before; "" when there is none."""
+        if self.path is None:
+            return ""
+        return pretraining.caution(f"{self.modality} ({self.note})", self.pretrained_on)
+
+    def files(self) -> list[Path]:
+        """Everything that decides what the weights are: to look whether they have changed."""
+        if self.path is None:
+            return []
+        if self.path.is_file():
+            return [self.path]
+        found = sorted(child for child in self.path.iterdir() if child.is_file())
+        if self.reference is not None:
+            branch = self.reference.folder / "refs" / self.reference.revision
+            found += [branch] if branch.is_file() else []
+        return found
 
     def file(self) -> Path:
         """The .safetensors file itself.
@@ -54,20 +98,38 @@ class Weights:
         """
         if self.path is None:
             raise ConfigError(f"{self.modality}: {self.note} names no file of weights")
+        if (self.path / "run.json").is_file():
+            raise UnsupportedError(
+                f"{self.modality}: {self.path} is the directory of a run, whose model reads stored "
+                "vectors and holds no encoder; expected a .safetensors file, a folder with "
+                "config.json and model.safetensors, or hub:ID@REVISION"
+            )
         file = self.path / "model.safetensors" if self.path.is_dir() else self.path
         if not file.is_file():
             raise ConfigError(
                 f"{self.modality}: expected a .safetensors file or a folder with config.json and "
                 f"model.safetensors at {self.path}, found "
                 + ("no such file or folder" if file == self.path else f"no {file.name} in it")
+                + _pickled(self.path)
             )
         if file.suffix != ".safetensors":
             raise UnsupportedError(
                 f"{file}: expected weights as .safetensors, found {file.suffix or 'no ending'}. "
-                "Pickled weights (.pt, .pth, .bin) can run code when opened and are never read; "
-                "convert them once with safetensors.torch.save_file."
+                "Pickled weights (.pt, .pth, .bin) can run code when opened and are never read "
+                f"here; convert them once: cm2 weights convert {file} --sha256 …"
             )
         return file
+
+
+def _pickled(folder: Path) -> str:
+    """How to go on where a folder holds pickled weights only."""
+    for name in ("pytorch_model.bin", "model.pt", "model.pth"):
+        if (folder / name).is_file():
+            return (
+                f", but {name}: convert it once with cm2 weights convert {folder / name} "
+                "--sha256 … --out FOLDER"
+            )
+    return ""
 
 
 def choose(
@@ -76,7 +138,7 @@ def choose(
     """Find the weights for one modality among the values of `--weights`.
 
     Args:
-        given: `[MODALITY=]PATH` or `[MODALITY=]random:SEED`, as the user wrote them.
+        given: `[MODALITY=]PATH`, `hub:ID@REV` or `random:SEED`, as the user wrote them.
         modality: The modality to encode.
         encoded: All modalities of this call that have an encoder.
         synthetic: Whether the data are the synthetic demo, the only ones that need no weights.
@@ -104,7 +166,8 @@ def choose(
             return Weights(modality, seed=0)
         raise ConfigError(
             f"{modality}: its encoder has no weights. Give --weights {modality}=PATH (a "
-            f".safetensors file, or a folder with config.json and model.safetensors), or "
+            f".safetensors file, or a folder with config.json and model.safetensors), "
+            f"{modality}=hub:ID@REVISION (of the offline cache), or "
             f"--weights {modality}=random:0 to say that it shall know nothing."
         )
     if len(values) > 1:
@@ -120,7 +183,11 @@ def choose(
             f"--weights {value}: {len(encoded)} modalities have an encoder in this call; write "
             + " or ".join(f"{name}={value}" for name in encoded)
         )
-    weights = Weights(modality, path=Path(value).expanduser())
+    if value.startswith(hub.PREFIX):
+        reference = hub.HubReference.parse(value)
+        weights = Weights(modality, path=reference.snapshot(), reference=reference)
+    else:
+        weights = Weights(modality, path=Path(value).expanduser())
     weights.file()
     return weights
 
