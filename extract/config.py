@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..errors import ConfigError
+
 MODALITIES = ("ehr", "cxr", "report")
+PREDICTION_HOURS = 48
 _MOST_WORKERS = 1024
 
 
@@ -16,6 +20,42 @@ def _fraction(value: Any) -> Any:
     if isinstance(value, str) and value.strip().endswith("%"):
         return float(value.strip()[:-1]) / 100
     return value
+
+
+def settings_of(file: Path) -> dict[str, Any]:
+    """Read the options that a TOML file sets; its tables of modalities give their names.
+
+    Raises:
+        ConfigError: It is not there, or not TOML.
+    """
+    content = read_toml(file)
+    tables = content.pop("modality", None)
+    if isinstance(tables, dict):
+        content["modality"] = tuple(tables)
+    elif tables is not None:
+        content["modality"] = tables
+    for name in ("stays", "splits", "cache", "data"):
+        if isinstance(content.get(name), str):
+            content[name] = file.parent / content[name]
+    return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: It is not there, or not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+
+
+def _own_words(modality: Any) -> list[str]:
+    """The values of `--modality` that name a file."""
+    words = [modality] if isinstance(modality, str) else list(modality or ())
+    return [word for word in words if "=" in str(word)]
 
 
 class ExtractConfig(BaseModel):
@@ -38,7 +78,23 @@ class ExtractConfig(BaseModel):
     )
     cache: Path = Field(default=Path("cm2-cache"), description="Cache folder; made when absent.")
     modality: tuple[str, ...] = Field(
-        default=("ehr",), description="What to extract: ehr, cxr, report, or all; may be repeated."
+        default=("ehr",),
+        description="What to extract: ehr, cxr, report, or all; or NAME=FILE for a file of your "
+        "own (see --stays); may be repeated.",
+    )
+    stays: Path | None = Field(
+        default=None,
+        description="Your own data: a table with stay_id, subject_id and, where known, split, "
+        "y_TASK, in_TASK, intime and columns for subgroups.",
+    )
+    config: Path | None = Field(
+        default=None,
+        description="Your own data: a TOML file with a table [modality.NAME] for each file, which "
+        "names its columns and filters, and any option of this command.",
+    )
+    subject_is_stay: bool = Field(
+        default=False,
+        description="Your own data: every stay is another patient, so no subject_id is needed.",
     )
     dataset: Literal["auto", "mimic3", "mimic4"] = Field(
         default="auto",
@@ -85,9 +141,10 @@ class ExtractConfig(BaseModel):
         description="Your own rows for the list of variables: a table with the columns of "
         "variables.csv; a row replaces the variable of the same name, others are added at the end.",
     )
-    encoder: str | None = Field(
-        default=None,
-        description="Encoder of films or reports by name; by default the one of the paper.",
+    encoder: tuple[str, ...] = Field(
+        default=(),
+        description="Encoder by name, preceded by MODALITY= when several modalities have one; by "
+        "default that of the paper. It is required for images and texts of your own.",
     )
     weights: tuple[str, ...] = Field(
         default=(),
@@ -102,16 +159,15 @@ class ExtractConfig(BaseModel):
     step_hours: float = Field(
         default=2.0,
         gt=0,
-        le=48,
         allow_inf_nan=False,
         description="Width of one bin of the series, hours.",
     )
     until_hours: float = Field(
         default=48.0,
         gt=0,
-        le=48,
         allow_inf_nan=False,
-        description="End of the series in hours after ICU entry; at most 48, the prediction time.",
+        description="End of the series in hours after ICU entry: the prediction time, after which "
+        "nothing is read. At most 48, your own data apart.",
     )
     max_reject: float = Field(
         default=0.001,
@@ -234,17 +290,56 @@ class ExtractConfig(BaseModel):
     @classmethod
     def _read_words(cls, value: Any) -> Any:
         words = [value] if isinstance(value, str) else list(value)
-        return tuple(part.strip() for word in words for part in str(word).split(",") if part)
+        parts = [p for word in words for p in ([word] if "=" in word else str(word).split(","))]
+        return tuple(part.strip() for part in parts if part)
 
     @field_validator("modality")
     @classmethod
     def _known_modality(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(value) - {*MODALITIES, "all"})
-        if unknown or not value:
-            raise ValueError(
-                f"expected one or more of {', '.join(MODALITIES)}, all; found {unknown or 'none'}"
-            )
         return MODALITIES if "all" in value else tuple(dict.fromkeys(value))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, values: Any) -> Any:
+        """Take the options of --config that were not given; own data need no root folder."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("config") is not None:
+            values = {**settings_of(Path(values["config"])), **values}
+        own = values.get("stays") or values.get("config") or _own_words(values.get("modality"))
+        if own and "data" not in values:
+            values["data"] = Path(values.get("stays") or values.get("config") or ".").parent
+        return values
+
+    @model_validator(mode="after")
+    def _known_names(self) -> ExtractConfig:
+        if self.own_data:
+            return self
+        unknown = sorted(set(self.modality) - set(MODALITIES))
+        if unknown or not self.modality:
+            raise ValueError(
+                f"--modality: expected one or more of {', '.join(MODALITIES)}, all, or NAME=FILE "
+                f"for a file of your own; found {', '.join(unknown) or 'none'}"
+            )
+        if self.until_hours > PREDICTION_HOURS:
+            raise ValueError(
+                f"--until-hours {self.until_hours:g}: the tasks of this data set are predicted at "
+                f"{PREDICTION_HOURS} h, nothing later may be read"
+            )
+        return self
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the modalities are files of the user."""
+        given = self.stays is not None or self.config is not None
+        return given or bool(_own_words(self.modality))
+
+    def encoder_of(self, modality: str) -> str | None:
+        """The encoder that `--encoder` names for a modality; None when it names none."""
+        named = [word.partition("=")[2] for word in self.encoder if word.startswith(f"{modality}=")]
+        plain = [word for word in self.encoder if "=" not in word]
+        return next(iter([*named, *plain]), None)
 
 
 __all__ = ["MODALITIES", "ExtractConfig"]

@@ -29,11 +29,12 @@ _INDIFFERENT = {
 }
 
 
-def asked(config: ExtractConfig, modality: str) -> str:
-    """Fingerprint of everything that decides what an extraction finds, films and texts apart.
+Looks = list[list[object]]
+"""Name, size and time of files; they stand for the content."""
 
-    Sizes and times of the files of the source stand for their content.
-    """
+
+def asked(config: ExtractConfig, modality: str, tables: Looks) -> str:
+    """Fingerprint of everything that decides what an extraction finds, films and texts apart."""
     options = config.model_dump(mode="json")
     named = [word.rpartition("=")[2] for word in config.weights]
     paths = [Path(word) for word in named] + ([config.splits] if config.splits else [])
@@ -42,14 +43,14 @@ def asked(config: ExtractConfig, modality: str) -> str:
         {
             "modality": modality,
             "options": {key: options[key] for key in sorted(set(options) - _INDIFFERENT)},
-            "tables": sources(config.data),
+            "tables": tables,
             "outside": [_look(file) for file in outside],
             "code": _code(),
         }
     )
 
 
-def sources(root: Path) -> list[list[object]]:
+def sources(root: Path) -> Looks:
     """Name, size and time of every table up to three folders below the root."""
     found = []
     for folder, inner, names in os.walk(root):
@@ -63,13 +64,18 @@ def sources(root: Path) -> list[list[object]]:
     return found
 
 
-def write_tables(config: ExtractConfig) -> None:
+def look_at(paths: Iterable[Path]) -> Looks:
+    """Path, size and time of some files; nulls where one cannot be seen."""
+    return [_look(path) for path in paths]
+
+
+def write_tables(config: ExtractConfig, tables: Looks) -> None:
     """Record which tables the cohort was built from, or found equal to."""
-    content = {"tables": fingerprint(sources(config.data))}
+    content = {"tables": fingerprint(tables)}
     atomic.write_json(_path(config, _TABLES_OF_COHORT), content)
 
 
-def seen_tables(config: ExtractConfig) -> bool:
+def seen_tables(config: ExtractConfig, tables: Looks) -> bool:
     """Whether the tables of the source are those that `write_tables` recorded."""
     path = _path(config, _TABLES_OF_COHORT)
     if not path.is_file():
@@ -78,7 +84,7 @@ def seen_tables(config: ExtractConfig) -> bool:
         recorded = atomic.read_json(path, "It is written anew.")["tables"]
     except IntegrityError:
         return False
-    return bool(recorded == fingerprint(sources(config.data)))
+    return bool(recorded == fingerprint(tables))
 
 
 def write(
@@ -86,6 +92,7 @@ def write(
     cohort: Cohort,
     modality: str,
     store: Path,
+    tables: Looks,
     files: Sequence[Path],
     result: dict[str, Any],
 ) -> None:
@@ -96,12 +103,13 @@ def write(
         cohort: Its cohort.
         modality: Its name.
         store: Folder of its store.
+        tables: Name, size and time of the tables of its source.
         files: Source files beyond the tables.
         result: What to tell when nothing has changed, JSON-able.
     """
     relative = [os.path.relpath(file, config.data) for file in files]
     content = {
-        "asked": asked(config, modality),
+        "asked": asked(config, modality, tables),
         "store": store.relative_to(config.cache).as_posix(),
         "stored": _stored(config, cohort, modality, store),
         "files": relative,
@@ -111,7 +119,9 @@ def write(
     atomic.write_json(_path(config, modality), content)
 
 
-def read(config: ExtractConfig, cohort: Cohort, modality: str) -> dict[str, Any] | None:
+def read(
+    config: ExtractConfig, cohort: Cohort, modality: str, tables: Looks
+) -> dict[str, Any] | None:
     """Return the result of the extraction that the receipt tells of; None when it does not hold."""
     path = _path(config, modality)
     if not path.is_file():
@@ -120,7 +130,7 @@ def read(config: ExtractConfig, cohort: Cohort, modality: str) -> dict[str, Any]
         content = atomic.read_json(path, "It is written anew.")
         store = config.cache / content["store"]
         holds = (
-            content["asked"] == asked(config, modality)
+            content["asked"] == asked(config, modality, tables)
             and content["looks"] == fingerprint(_looks(config.data, content["files"]))
             and content["stored"] == _stored(config, cohort, modality, store)
         )
@@ -148,7 +158,7 @@ def _stored(config: ExtractConfig, cohort: Cohort, modality: str, store: Path) -
     return fingerprint({"cohort": cohort.fingerprint, "files": whole})
 
 
-def _looks(root: Path, files: Iterable[str]) -> list[list[object]]:
+def _looks(root: Path, files: Iterable[str]) -> Looks:
     return [[file, *_look(root / file)[1:]] for file in files]
 
 
@@ -180,4 +190,13 @@ def _code() -> list[list[object]]:
     return [[file.relative_to(package).as_posix(), *_look(file)[1:]] for file in sorted(files)]
 
 
-__all__ = ["asked", "read", "seen_tables", "sources", "write", "write_tables"]
+__all__ = [
+    "Looks",
+    "asked",
+    "look_at",
+    "read",
+    "seen_tables",
+    "sources",
+    "write",
+    "write_tables",
+]

@@ -10,17 +10,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..cache import layout
-from ..cache.cohort import Cohort, write_cohort, write_links
+from ..cache.cohort import Cohort, write_links
 from ..cache.store import Store
-from ..errors import ConfigError, RejectsError
+from ..errors import RejectsError
 from ..progress import Progress, Stop, never, silent
 from . import engine, receipts
-from .cohort import build, check
-from .config import MODALITIES, ExtractConfig
-from .encoders import ENCODED, weights
-from .estimate import ehr as ehr_estimate
-from .sources import Source, open_source
-from .sources.mimic_cxr import find_metadata, find_reports
+from .config import ExtractConfig
+from .route import Route, open_route
 from .summary import ExtractSummary, ModalityResult
 from .work import Plan
 
@@ -48,17 +44,15 @@ def extract(
         Interrupted: Stopped on request.
     """
     stop = stop or never()
-    source = open_source(config.data, config.dataset)
-    wanted = _wanted(source, config)
-    _check_encoder(config, wanted)
-    cohort = _cohort(source, config)
+    route = open_route(config)
+    cohort = route.cohort()
     results: list[ModalityResult] = []
-    for modality in wanted:
-        told = receipts.read(config, cohort, modality)
+    for modality in route.modalities:
+        told = receipts.read(config, cohort, modality, route.tables(modality))
         if told is not None:
             result = ModalityResult(**{**told, "encoded": 0, "seconds": 0.0})
         else:
-            result = _extract_one(source, cohort, config, modality, wanted, progress, stop)
+            result = _extract_one(route, cohort, config, modality, progress, stop)
         results.append(result)
         if result.weights.startswith("random:"):
             _log.warning(
@@ -87,89 +81,21 @@ def plan(config: ExtractConfig) -> list[dict[str, object]]:
     Raises:
         DataError: There is no source at all.
     """
-    from .estimate_items import items
-
-    source = open_source(config.data, config.dataset)
-    wanted = _wanted(source, config)
-    _check_encoder(config, wanted)
-    config = config.model_copy(update={"modality": wanted})
-    rows = [
-        ehr_estimate(source, config) if m == "ehr" else items(source, config, m) for m in wanted
-    ]
-    return [row.as_row() for row in rows]
-
-
-def make_plan(source: Source, cohort: Cohort, config: ExtractConfig, modality: str) -> Plan:
-    """Return the plan of one modality of a cohort."""
-    from .modalities import cxr, ehr, reports
-
-    if modality == "ehr":
-        return ehr.plan(source, cohort, config)
-    encoded = [name for name in config.modality if name in ENCODED]
-    chosen = weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
-    mine = config.encoder if config.encoder in ENCODED[modality] else None
-    own = config.model_copy(update={"encoder": mine})
-    if modality == "cxr":
-        return cxr.plan(source, cohort, own, chosen)
-    return reports.plan(source, cohort, own, chosen)
-
-
-def offered(source: Source) -> tuple[str, ...]:
-    """Return the modalities that a source has data for."""
-    there = {"ehr"}
-    if find_metadata(source.root) is not None:
-        there.add("cxr")
-        if find_reports(source.root) is not None:
-            there.add("report")
-    return tuple(name for name in MODALITIES if name in there)
-
-
-def _wanted(source: Source, config: ExtractConfig) -> tuple[str, ...]:
-    """The modalities to extract; of `all` those that the source offers."""
-    if config.modality != MODALITIES:
-        return config.modality
-    there = offered(source)
-    if there != MODALITIES:
-        absent = ", ".join(name for name in MODALITIES if name not in there)
-        _log.info("%s holds no data for %s", source.root, absent)
-    return there
-
-
-def _check_encoder(config: ExtractConfig, wanted: Sequence[str]) -> None:
-    """Refuse an encoder or weights that no modality of this call can take."""
-    names = {name: modality for modality in wanted for name in ENCODED.get(modality, ())}
-    if config.encoder is not None and config.encoder not in names:
-        known = ", ".join(f"{name} ({modality})" for name, modality in names.items()) or "none"
-        raise ConfigError(f"--encoder {config.encoder}: offered for this call: {known}")
-    if config.weights and not names:
-        raise ConfigError(f"--weights: {', '.join(wanted)} has no encoder that could take any")
-
-
-def _cohort(source: Source, config: ExtractConfig) -> Cohort:
-    """Open the cohort, build it if absent, and look again when the tables have changed since."""
-    if Cohort.exists(config.cache, config.cohort):
-        cohort = Cohort.open(config.cache, config.cohort)
-        check(cohort, source, config)
-        if receipts.seen_tables(config):
-            return cohort
-    stays, info = build(source, config)
-    cohort = write_cohort(config.cache, config.cohort, stays, info)
-    receipts.write_tables(config)
-    return cohort
+    route = open_route(config)
+    return [route.estimate(modality).as_row() for modality in route.modalities]
 
 
 def _extract_one(
-    source: Source,
+    route: Route,
     cohort: Cohort,
     config: ExtractConfig,
     modality: str,
-    wanted: Sequence[str],
     progress: Progress,
     stop: Stop,
 ) -> ModalityResult:
     start = time.monotonic()
-    within = config.model_copy(update={"modality": tuple(wanted)})
-    planned = make_plan(source, cohort, within, modality)
+    tables = route.tables(modality)
+    planned = route.plan(cohort, modality)
     store, encoded, complete = engine.encode(config, planned, progress, stop)
     write_links(config.cache, cohort.name, modality, planned.links, planned.rules)
     result = replace(
@@ -181,7 +107,7 @@ def _extract_one(
     )
     if complete:
         told = {**asdict(result), "encoded": 0, "seconds": 0.0}
-        receipts.write(config, cohort, modality, store.path, planned.files, told)
+        receipts.write(config, cohort, modality, store.path, tables, planned.files, told)
     return result
 
 
@@ -247,4 +173,4 @@ def _refuse_rejects(config: ExtractConfig, results: Sequence[ModalityResult]) ->
         )
 
 
-__all__ = ["Plan", "extract", "make_plan", "offered", "plan"]
+__all__ = ["extract", "plan"]

@@ -36,7 +36,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
     Raises:
         DataError: There is no table of films.
     """
-    encoder = ImageEncoder(config.encoder or ENCODER, weights, config.device)
+    encoder = ImageEncoder(config.encoder_of("cxr") or ENCODER, weights, config.device)
     linked = link(stays_of(cohort), listed_films(source.root), config.until_hours)
     chosen = linked.drop_nulls("dicom_id").unique("dicom_id", keep="first", maintain_order=True)
     work = [

@@ -47,7 +47,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
     Raises:
         DataError: There is no table of films, or not one of the wanted reports is there.
     """
-    encoder = TextEncoder(config.encoder or ENCODER, weights, config.device, MAX_TOKENS)
+    encoder = TextEncoder(config.encoder_of("report") or ENCODER, weights, config.device, MAX_TOKENS)
     linked = link(stays_of(cohort), listed_films(source.root), config.until_hours)
     wanted = linked.drop_nulls("study_id").unique("study_id", keep="first", maintain_order=True)
     paths = dict(report_paths(source.root, wanted).select("study_id", "path").iter_rows())

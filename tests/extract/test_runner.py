@@ -19,6 +19,7 @@ from cm2.cache.store import Store
 from cm2.errors import ConfigError, DataError, Interrupted, RejectsError
 from cm2.extract import runner
 from cm2.extract.config import ExtractConfig
+from cm2.extract.mimic import MimicRoute
 from cm2.extract.modalities import cxr, reports
 from cm2.extract.runner import extract
 from cm2.extract.sources.demo import DemoTruth, write_demo
@@ -99,7 +100,7 @@ def test_a_second_call_does_nothing_and_says_the_same(
     data: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
-    monkeypatch.setattr(runner, "make_plan", lambda *_: pytest.fail("looked at the source again"))
+    monkeypatch.setattr(MimicRoute, "plan", lambda *_: pytest.fail("looked at the source again"))
     summary = extract(config(data, whole))
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
     assert [m.encoded for m in summary.modalities] == [0, 0, 0]
@@ -325,8 +326,8 @@ def test_a_changed_source_is_looked_at_again(
     cache = tmp_path / "cache"
     extract(config(own, cache, "report"))
     looks: list[str] = []
-    real = runner.make_plan
-    monkeypatch.setattr(runner, "make_plan", lambda *given: looks.append(given[-1]) or real(*given))
+    real = MimicRoute.plan
+    monkeypatch.setattr(MimicRoute, "plan", lambda *given: looks.append(given[-1]) or real(*given))
     extract(config(own, cache, "report"))
     assert not looks
     if what == "film":
@@ -360,8 +361,11 @@ def test_other_rules_or_other_tables_never_enter_an_existing_cohort(
 def test_an_encoder_or_weights_that_nothing_can_take_are_refused(
     data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="resnet34 \\(cxr\\)"):
-        extract(config(data, tmp_path, "cxr", encoder="resnet99"))
+    with pytest.raises(ConfigError, match="resnet99"):
+        extract(config(data, tmp_path / "cache", "cxr", encoder="resnet99"))
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(ConfigError, match="--encoder report=tinybert"):
+        extract(config(data, tmp_path, "cxr", encoder="report=tinybert"))
     with pytest.raises(ConfigError, match="no encoder that could take"):
         extract(config(data, tmp_path, "ehr", weights=("random:1",)))
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,120 @@
+"""The route of a MIMIC release: cohort by its rules; series, films and texts of its stays."""
+
+from __future__ import annotations
+
+import logging
+
+from ..cache.cohort import Cohort, write_cohort
+from ..errors import ConfigError
+from . import receipts
+from .cohort import build, check
+from .config import MODALITIES, ExtractConfig
+from .encoders import ENCODED, weights
+from .estimate import Estimate
+from .estimate import ehr as ehr_estimate
+from .sources import Source, open_source
+from .sources.mimic_cxr import find_metadata, find_reports
+from .work import Plan
+
+_log = logging.getLogger("cm2.extract")
+
+
+class MimicRoute:
+    """A folder of MIMIC-III, or of MIMIC-IV with its films and reports.
+
+    Args:
+        config: Options.
+
+    Raises:
+        ConfigError: An encoder or weights that no modality can take.
+        DataError: The folder is no release.
+    """
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self.source = open_source(config.data, config.dataset)
+        self.modalities = _wanted(self.source, config)
+        self.config = config.model_copy(update={"modality": self.modalities})
+        self._check_encoder()
+
+    def cohort(self) -> Cohort:
+        """Open the cohort, build it if absent, look again when the tables have changed since."""
+        config = self.config
+        if Cohort.exists(config.cache, config.cohort):
+            cohort = Cohort.open(config.cache, config.cohort)
+            check(cohort, self.source, config)
+            if receipts.seen_tables(config, self.tables()):
+                return cohort
+        stays, info = build(self.source, config)
+        cohort = write_cohort(config.cache, config.cohort, stays, info)
+        receipts.write_tables(config, self.tables())
+        return cohort
+
+    def plan(self, cohort: Cohort, modality: str) -> Plan:
+        """Return the work of one modality."""
+        from .modalities import cxr, ehr, reports
+
+        if modality == "ehr":
+            return ehr.plan(self.source, cohort, self.config)
+        encoded = [name for name in self.modalities if name in ENCODED]
+        chosen = weights.choose(
+            self.config.weights, modality, encoded, synthetic=self.source.synthetic
+        )
+        if modality == "cxr":
+            return cxr.plan(self.source, cohort, self.config, chosen)
+        return reports.plan(self.source, cohort, self.config, chosen)
+
+    def tables(self, modality: str | None = None) -> receipts.Looks:
+        """Every table of the release."""
+        return receipts.sources(self.config.data)
+
+    def estimate(self, modality: str) -> Estimate:
+        """Estimate from sizes of files."""
+        from .estimate_items import items
+
+        if modality == "ehr":
+            return ehr_estimate(self.source, self.config)
+        return items(self.source, self.config, modality)
+
+    def _check_encoder(self) -> None:
+        """Refuse an encoder or weights that no modality of this call can take."""
+        encoded = [name for name in self.modalities if name in ENCODED]
+        for word in self.config.encoder:
+            modality, equals, _ = word.partition("=")
+            if (equals and modality not in encoded) or not encoded:
+                raise ConfigError(
+                    f"--encoder {word}: expected [MODALITY=]NAME for one of the modalities of this "
+                    f"call that have an encoder: {', '.join(encoded) or 'none'}"
+                )
+            if not equals and len(encoded) > 1:
+                raise ConfigError(
+                    f"--encoder {word}: several modalities of this call have an encoder; write "
+                    + " or ".join(f"{m}={word}" for m in encoded)
+                )
+        if self.config.weights and not encoded:
+            raise ConfigError(
+                f"--weights: {', '.join(self.modalities)} has no encoder that could take any"
+            )
+
+
+def offered(source: Source) -> tuple[str, ...]:
+    """Return the modalities that a source has data for."""
+    there = {"ehr"}
+    if find_metadata(source.root) is not None:
+        there.add("cxr")
+        if find_reports(source.root) is not None:
+            there.add("report")
+    return tuple(name for name in MODALITIES if name in there)
+
+
+def _wanted(source: Source, config: ExtractConfig) -> tuple[str, ...]:
+    """The modalities to extract; of `all` those that the source offers."""
+    if config.modality != MODALITIES:
+        return config.modality
+    there = offered(source)
+    if there != MODALITIES:
+        absent = ", ".join(name for name in MODALITIES if name not in there)
+        _log.info("%s holds no data for %s", source.root, absent)
+    return there
+
+
+__all__ = ["MimicRoute", "offered"]
