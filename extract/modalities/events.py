@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -18,7 +18,7 @@ from ...errors import DataError, IntegrityError
 from ..sources import Source
 from ..sources.catalogue import Preset, items, variables
 from ..sources.source import EventTable
-from ..sources.tables import Kind, collect, parsed, unreadable
+from ..sources.tables import PART_ROWS, Kind, collect, parsed, unreadable
 from .cleaning import clean, reference_rank
 
 logger = logging.getLogger("cm2.extract.events")
@@ -26,6 +26,7 @@ logger = logging.getLogger("cm2.extract.events")
 PREDICTION_HOURS = 48
 RULES_VERSION = 1
 BLOCK_ROWS = 1_000_000
+_MARK_EVERY = 1 << 14  # rows: the last mark tells the length of a table, whatever is wanted of it
 _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
@@ -54,7 +55,7 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
     record = path.with_suffix(".json")
     found = _read(path, record)
     if found is None:
-        found, counts = measure(source, kept, preset)
+        found, counts, rows = measure(source, kept, preset)
         named = found.with_columns(
             pl.col("variable").replace_strict(
                 list(range(len(variables()))),
@@ -63,7 +64,13 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
             )
         )
         digest = atomic.write_parquet(path, named.to_arrow())
-        content = {"preset": preset, "rows": found.height, "counts": counts, "parquet": digest}
+        content = {
+            "preset": preset,
+            "rows": found.height,
+            "counts": counts,
+            "tables": rows,
+            "parquet": digest,
+        }
         atomic.write_json(record, content)
     return found
 
@@ -112,20 +119,30 @@ def _read(path: Path, record: Path) -> pl.DataFrame | None:
     )
 
 
-def measure(
-    source: Source, kept: pl.DataFrame, preset: Preset
-) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+class Measured(NamedTuple):
+    """What was found in the tables.
+
+    Args:
+        found: The measurements, see `load`.
+        counts: Per variable how many rows were charted, readable and kept.
+        rows: Rows of each table, rounded down to a multiple of 2^14.
+    """
+
+    found: pl.DataFrame
+    counts: dict[str, dict[str, int]]
+    rows: dict[str, int]
+
+
+def measure(source: Source, kept: pl.DataFrame, preset: Preset) -> Measured:
     """Read, assign, clean and deduplicate measurements; see `load` for the columns.
 
     Args:
         source: Where the tables are.
         kept: stay_id, subject_id, hadm_id, intime, outtime.
         preset: Which item map and cleaning rules.
-
-    Returns:
-        The measurements, and per variable how many rows were charted, readable and kept.
     """
-    parts = [_scan(source, event, kept, preset) for event in source.events]
+    scanned = [_scan(source, event, kept, preset) for event in source.events]
+    parts = [part for part, _ in scanned]
     for event, part in zip(source.events, parts, strict=True):
         if part.is_empty() and event.stay is not None:  # a bedside table; blood may go untested
             raise DataError(
@@ -154,18 +171,19 @@ def measure(
         for i, variable in enumerate(variables())
     }
     found = found.with_columns(hours=pl.col("seconds") / 3600)
-    return (
-        found.select("stay_id", "hours", "variable", "value").sort("stay_id", "hours", "variable"),
-        counts,
-    )
+    rows = {event.table.name: seen for event, (_, seen) in zip(source.events, scanned, strict=True)}
+    found = found.select("stay_id", "hours", "variable", "value")
+    return Measured(found.sort("stay_id", "hours", "variable"), counts, rows)
 
 
 def _count(found: pl.DataFrame) -> dict[int, int]:
     return dict(found.group_by("variable").len().iter_rows())
 
 
-def _scan(source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset) -> pl.DataFrame:
-    """Stream one table: stay_id, seconds, variable, value (null where not readable).
+def _scan(
+    source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset
+) -> tuple[pl.DataFrame, int]:
+    """Stream one table: stay_id, seconds, variable, value (null where not readable); its length.
 
     A row belongs to the kept stay of its admission unless it names another stay; rows without an
     admission belong to none. In the reference it is also lent to every kept stay of the patient
@@ -201,10 +219,12 @@ def _scan(source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset)
             for column, kind in kinds.items()
         ]
     ).fill_null(value=False)
+    marked = pl.col("row") % _MARK_EVERY == _MARK_EVERY - 1
     rows = (
-        event.table.scan([*kinds, *texts])
-        .filter(wanted | unreadable("itemid", "id"))
-        .with_columns(bad=bad)
+        event.table.scan([*kinds, *texts], row_index="row")
+        .filter(wanted | unreadable("itemid", "id") | marked)
+        .with_columns(bad=bad, ours=wanted.fill_null(value=False))
+        .with_columns(told=pl.col("bad") | marked)
         .with_columns(parsed(column, kind).alias(column) for column, kind in kinds.items())
     )
     if event.stay is not None:
@@ -212,44 +232,46 @@ def _scan(source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset)
     else:
         rows = rows.with_columns(charted_stay=pl.lit(None, dtype=pl.Int64))
     if drop_errors and event.error is not None:
-        rows = rows.filter((pl.col(event.error).fill_null("0") != "1") | pl.col("bad"))
+        rows = _only(rows, pl.col(event.error).fill_null("0") != "1")
     if source.dataset == "mimic4" and preset == "reference":
         rows = rows.with_columns(valueuom=pl.lit(None, dtype=pl.String))
     rows = _assign(rows, kept, preset)
     seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
-    rows = (
-        rows.with_columns(seconds=seconds)
-        .filter(pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) | pl.col("bad"))
-        .filter(pl.col("value").is_not_null() | pl.col("bad"))
-        .join(item_map, on="itemid", how="left")
-    )
+    rows = _only(
+        rows.with_columns(seconds=seconds),
+        pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) & pl.col("value").is_not_null(),
+    ).join(item_map, on="itemid", how="left")
     cleaned = clean(rows, preset).select(
-        "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value", "bad"
+        "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value", "bad", "ours", "row"
     )
     found = collect(cleaned, event.table)
     if found["bad"].any():
         raise _first_bad(event, kinds)
-    return found.drop("bad")
+    last = found.group_by(part=pl.col("row") // PART_ROWS).agg(pl.col("row").max() % PART_ROWS + 1)
+    return found.filter("ours").drop("bad", "ours", "row"), int(last["row"].sum())
+
+
+def _only(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
+    """Keep our rows that meet a condition, and rows that tell something in any case."""
+    ours = pl.col("ours") & condition.fill_null(value=False)
+    return rows.with_columns(ours=ours).filter(pl.col("ours") | pl.col("told"))
 
 
 def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, preset: Preset) -> pl.LazyFrame:
-    """Give each row its stay: adds stay_id and intime; rows of no stay go, bad rows remain."""
+    """Give each row its stay: adds stay_id and intime; rows of no stay go."""
     owners = kept.lazy().select("hadm_id", "stay_id", "intime")
-    owned = rows.join(owners, on="hadm_id", how="left").filter(
-        (
-            pl.col("stay_id").is_not_null()
-            & (pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id")))
-        )
-        | pl.col("bad")
+    owned = _only(
+        rows.join(owners, on="hadm_id", how="left"),
+        pl.col("stay_id").is_not_null()
+        & (pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id"))),
     )
     if preset == "corrected":
         return owned
     stays = kept.lazy().rename({"stay_id": "other_stay", "intime": "other_intime"}).drop("hadm_id")
     lent = pl.col("charttime").is_between(pl.col("other_intime"), pl.col("outtime"))
-    return (
-        owned.join(stays, on="subject_id", how="left")
-        .filter(pl.col("stay_id").eq(pl.col("other_stay")) | lent | pl.col("bad"))
-        .with_columns(stay_id="other_stay", intime="other_intime")
+    joined = owned.join(stays, on="subject_id", how="left")
+    return _only(joined, pl.col("stay_id").eq(pl.col("other_stay")) | lent).with_columns(
+        stay_id="other_stay", intime="other_intime"
     )
 
 

@@ -24,6 +24,7 @@ from .locate import ENDINGS, find, find_parts
 
 Kind = Literal["text", "id", "number", "time"]
 
+PART_ROWS = 1 << 40
 _EDGE = 1 << 16
 _REMEDY = "Download it again and compare it with the SHA256SUMS.txt of the release."
 
@@ -83,7 +84,8 @@ class Table:
 
         Args:
             columns: Lower-case names.
-            row_index: Name of one more column, the row's place in its file from 0; None for none.
+            row_index: Name of one more column, uint64: the row's place in its file from 0, plus
+                `PART_ROWS` times the number of its part; None for none.
 
         Raises:
             SchemaError: A column is absent; the message names the nearest one.
@@ -98,6 +100,9 @@ class Table:
                 f"{', '.join(missing)}; found {', '.join(self.header)}.{hint}"
             )
         lazy = [_scan(path, header, columns, row_index) for path, header in self.parts]
+        if row_index is not None:
+            place = pl.col(row_index).cast(pl.UInt64)
+            lazy = [rows.with_columns(place + PART_ROWS * part) for part, rows in enumerate(lazy)]
         return lazy[0] if len(lazy) == 1 else pl.concat(lazy)
 
     def read(self, columns: Mapping[str, Kind]) -> pl.DataFrame:

@@ -23,7 +23,7 @@ def found(
 ) -> dict[str, list[tuple[float, float]]]:
     """Measurements of one stay by variable."""
     source = open_source(tree.write(root, **how))
-    frame, _ = events.measure(source, select(source)[0], preset)
+    frame = events.measure(source, select(source)[0], preset).found
     rows = frame.filter(pl.col("stay_id") == stay)
     by_name: dict[str, list[tuple[float, float]]] = {}
     for _, hours, variable, value in rows.iter_rows():
@@ -298,5 +298,5 @@ def test_gz_members_may_be_several(mimic3: Any, charted: Chart, tmp_path: Path) 
     head, _, tail = gzip.decompress(path.read_bytes()).partition(b"\n")
     path.write_bytes(gzip.compress(head + b"\n") + gzip.compress(tail))
     source = open_source(root)
-    frame, _ = events.measure(source, select(source)[0], "corrected")
+    frame = events.measure(source, select(source)[0], "corrected").found
     assert 91.0 in frame["value"].to_list()
