@@ -52,8 +52,11 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
         DataError: Tables are missing, damaged, or of different releases.
         LeakageError: The user's lists put a patient into two splits.
     """
+    source.check_lengths(source.lengths, allow=config.allow_count_drift)
     kept, attrition = select(source)
     measured = events.load(source, kept, config.cache, "corrected")
+    charted = events.lengths(source, kept, config.cache, "corrected")
+    source.check_lengths(charted, allow=config.allow_count_drift)
     with_events = measured["stay_id"].unique()
     long_enough = pl.col("los_days") * 24 >= events.PREDICTION_HOURS - _EPSILON_HOURS
     eligible = long_enough.fill_null(value=False) & pl.col("stay_id").is_in(with_events.implode())
@@ -96,6 +99,7 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
         "rules": rules(source, config),
         "split": split_rule,
         "attrition": attrition.rows,
+        "rows": source.lengths,
         "tasks": _tasks(source, table, stays),
     }
 

@@ -49,9 +49,8 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
         DataError: A table is missing or damaged.
         SchemaError: A column is missing or an id or time cannot be read.
     """
-    kept = kept.select("stay_id", "subject_id", "hadm_id", "intime", "outtime").sort("stay_id")
-    name = fingerprint(_identity(source, kept, preset))
-    path = cache / layout.EVENTS / f"{name[:12]}.parquet"
+    kept = _columns(kept)
+    path = _place(source, kept, cache, preset)
     record = path.with_suffix(".json")
     found = _read(path, record)
     if found is None:
@@ -75,9 +74,24 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
     return found
 
 
+def lengths(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> dict[str, int]:
+    """Return the rows of each table that `load` read; empty when its record is not there."""
+    record = _place(source, _columns(kept), cache, preset).with_suffix(".json")
+    return dict(atomic.read_json(record, _REMEDY)["tables"]) if record.is_file() else {}
+
+
 def provenance(source: Source) -> list[dict[str, object]]:
     """Return the inventory of the tables that measurements come from."""
     return [event.table.inventory() for event in source.events]
+
+
+def _columns(kept: pl.DataFrame) -> pl.DataFrame:
+    return kept.select("stay_id", "subject_id", "hadm_id", "intime", "outtime").sort("stay_id")
+
+
+def _place(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> Path:
+    name = fingerprint(_identity(source, kept, preset))
+    return cache / layout.EVENTS / f"{name[:12]}.parquet"
 
 
 def _identity(source: Source, kept: pl.DataFrame, preset: Preset) -> dict[str, object]:
@@ -247,7 +261,8 @@ def _scan(
     found = collect(cleaned, event.table)
     if found["bad"].any():
         raise _first_bad(event, kinds)
-    last = found.group_by(part=pl.col("row") // PART_ROWS).agg(pl.col("row").max() % PART_ROWS + 1)
+    marks = found.filter(marked).select(part=pl.col("row") // PART_ROWS, row="row")
+    last = marks.group_by("part").agg(pl.col("row").max() % PART_ROWS + 1)
     return found.filter("ours").drop("bad", "ours", "row"), int(last["row"].sum())
 
 

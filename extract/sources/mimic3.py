@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -19,7 +18,6 @@ class Mimic3Source(Source):
     """MIMIC-III 1.4 or its open demo: one folder of tables."""
 
     dataset: ClassVar[Literal["mimic3", "mimic4"]] = "mimic3"
-    releases: ClassVar[Mapping[int, str]] = {61532: "1.4", 136: "1.4 demo"}
     needs: ClassVar[tuple[Need, ...]] = (
         Need("patients", ("subject_id", "gender", "dob", "dod"), "age, sex"),
         Need(
@@ -73,10 +71,8 @@ class Mimic3Source(Source):
         ),
     )
 
-    @property
-    def release(self) -> str:
-        """Release, told by the number of ICU stays."""
-        return self.releases.get(self.icustays.height, "1.x")
+    def _layout(self) -> str:
+        return "1.x"
 
     @cached_property
     def patients(self) -> pl.DataFrame:

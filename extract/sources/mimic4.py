@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -16,7 +15,6 @@ class Mimic4Source(Source):
     """MIMIC-IV or its open demo: folders hosp and icu (and core in 1.0), or one flat folder."""
 
     dataset: ClassVar[Literal["mimic3", "mimic4"]] = "mimic4"
-    releases: ClassVar[Mapping[int, str]] = {73181: "2.2", 94458: "3.1", 140: "2.2 demo"}
     needs: ClassVar[tuple[Need, ...]] = (
         Need(
             "hosp/patients",
@@ -71,12 +69,7 @@ class Mimic4Source(Source):
         ),
     )
 
-    @property
-    def release(self) -> str:
-        """Release: by the number of ICU stays, else by the layout."""
-        known = self.releases.get(self.icustays.height)
-        if known is not None and not self.synthetic:
-            return known
+    def _layout(self) -> str:
         path = find(self.root, "hosp/patients")
         if path is not None and path.parent.name.lower() == "core":
             return "1.x"

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
+from .releases import Release, check, recognise
 from .tables import Kind, Table, find, open_table
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
@@ -55,7 +56,6 @@ class Source(ABC):
     root: Path
     dataset: ClassVar[Literal["mimic3", "mimic4"]]
     needs: ClassVar[tuple[Need, ...]]
-    releases: ClassVar[Mapping[int, str]]
     _tables: dict[str, Table] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -79,9 +79,40 @@ class Source(ABC):
         return frame.select(pl.col(wanted[name][0]).alias(name) for name in wanted)
 
     @property
-    @abstractmethod
     def release(self) -> str:
-        """Release as far as the tables tell it."""
+        """Release, told by the lengths of the small tables, else as far as the layout tells it."""
+        return self.known.name if self.known is not None else self._layout()
+
+    @cached_property
+    def known(self) -> Release | None:
+        """The release that the small tables belong to; None for another one or synthetic data."""
+        return None if self.synthetic else recognise(self.dataset, self.lengths)
+
+    @cached_property
+    def lengths(self) -> dict[str, int]:
+        """Rows of the small tables."""
+        return {
+            "icustays": self.icustays.height,
+            "admissions": self.admissions.height,
+            "patients": self.patients.height,
+        }
+
+    def check_lengths(self, lengths: Mapping[str, int], *, allow: bool) -> None:
+        """Refuse tables that are not as long as in their release.
+
+        Args:
+            lengths: Table, with or without folder, to its rows.
+            allow: Only warn.
+
+        Raises:
+            DataError: A length deviates by more than half a percent.
+        """
+        bare = {name.rpartition("/")[2]: rows for name, rows in lengths.items()}
+        check(self.dataset, self.known, bare, allow=allow)
+
+    @abstractmethod
+    def _layout(self) -> str:
+        """What the layout alone tells of the release."""
 
     @cached_property
     @abstractmethod
