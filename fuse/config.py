@@ -20,6 +20,9 @@ MODELS = ("cm2", "concat", "single")
 COPULAS = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
 """Names of the copula families; `fuse.copula` maps them to classes."""
 
+FROM_COPULA = ("marginal", "conditional", "conditional-median", "conditional-mean")
+"""Imputations that come from the joint density of the modalities."""
+
 
 class FuseConfig(BaseModel):
     """What is trained, on which rows, and how. Frozen; unknown keys are refused."""
@@ -39,7 +42,15 @@ class FuseConfig(BaseModel):
     copula: Literal["independence", "clayton", "frank", "gumbel", "gaussian", "student"] = Field(
         "frank", description="Copula family that couples the modalities."
     )
+    coupling: Literal["rosenblatt", "coordinate", "component", "kendall", "joint"] = Field(
+        "rosenblatt",
+        description="How embeddings become arguments of the copula: rosenblatt, component and "
+        "kendall give a joint density; coordinate (for K > 1) and joint (the paper's) do not.",
+    )
     K: int = Field(3, ge=1, le=64, description="Mixture components of each modality's marginal.")
+    mixture_weights: Literal["logits", "mlp"] = Field(
+        "logits", description="Mixture weights as free numbers, or from a perceptron (the paper)."
+    )
     lambda_cop: float = Field(
         1e-2,
         ge=0,
@@ -127,6 +138,32 @@ class FuseConfig(BaseModel):
             raise ValueError(
                 f"warmup = {self.warmup} must not exceed epochs = {self.epochs}: the copula term "
                 "would never act"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _coupling_fits(self) -> FuseConfig:
+        if self.coupling == "kendall" and self.K > 1:
+            raise ValueError(
+                f"coupling = 'kendall' needs K = 1, found K = {self.K}: the Kendall function of a "
+                "mixture has no closed form. Use rosenblatt, which is exact for any K"
+            )
+        if self.coupling in ("kendall", "joint") and self.copula_params == "per-dim":
+            raise ValueError(
+                f"coupling = {self.coupling!r} has one copula value for the whole vector: "
+                "copula_params must be shared"
+            )
+        offered = {
+            "kendall": ("marginal",),
+            "joint": ("marginal",),
+            "component": ("marginal", "conditional"),
+        }
+        if self.impute in FROM_COPULA and self.impute not in offered.get(
+            self.coupling, FROM_COPULA
+        ):
+            raise ValueError(
+                f"impute = {self.impute!r} cannot be drawn under coupling = {self.coupling!r}, "
+                f"which offers {' and '.join(offered[self.coupling])}. Use rosenblatt"
             )
         return self
 

@@ -72,8 +72,13 @@ class Gaussian(Elliptical):
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrix times vector with broadcast leading axes, without expanding the matrix."""
-    return (matrix * vector.unsqueeze(-2)).sum(-1)
+    """Matrix times vector with broadcast leading axes, without expanding the matrix.
+
+    By columns: a sum over a last axis of two or three is slower than its terms.
+    """
+    columns = zip(matrix.unbind(-1), vector.unbind(-1), strict=True)
+    first, *others = (column * x.unsqueeze(-1) for column, x in columns)
+    return sum(others, start=first)
 
 
 def _pair(z: Tensor) -> Pair:

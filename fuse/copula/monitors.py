@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,22 @@ def ks_distance(log_u: Tensor, available: Tensor) -> Tensor:
     gap = torch.maximum(after - u, u - after + share / count.clamp_min(1.0))
     distance = torch.where(share > 0, gap, 0.0).amax(0)
     return torch.where(count > 0, distance, 1.0)
+
+
+def ks_bound(rows: Tensor, coordinates: int, level: float = 0.01) -> Tensor:
+    """The distance that chance alone exceeds in any of the coordinates with probability `level`.
+
+    Dvoretzky-Kiefer-Wolfowitz inequality (Massart 1990), Bonferroni over the coordinates.
+
+    Args:
+        rows: Rows behind each distance, at least 1.
+        coordinates: Number of distances looked at together.
+        level: Probability, in (0, 1).
+
+    Returns:
+        Shape of `rows`.
+    """
+    return torch.sqrt(math.log(2 * coordinates / level) / (2 * rows.double().clamp_min(1.0)))
 
 
 def _covariance(x: Tensor, available: Tensor) -> Tensor:

@@ -117,31 +117,39 @@ def log1mexp(a: Tensor) -> Tensor:
     return value
 
 
-class _NdtriExp(torch.autograd.Function):
-    generate_vmap_rule = True
+def _tail_quantile(log_p: Tensor) -> Tensor:
+    """The normal quantile far out: a start from the tail's own form, then Newton on log Phi."""
+    square = -2.0 * log_p - 2.0 * LOG_SQRT_2PI
+    x = (square - torch.log(square)).sqrt_().neg_()
+    for _ in range(2):  # log Phi is almost a parabola here: the second step is rounding
+        value = _log_ndtr(x)
+        x = x - (value - log_p) / _hazard(x, value)
+    return x
 
+
+class _NdtriExp(torch.autograd.Function):
     @staticmethod
     def forward(log_p: Tensor) -> Tensor:
-        # A start right to four digits or more, then Newton on log Phi(x) = log_p, which is almost
-        # a parabola in the tail: two steps reach rounding error.
         deep = -80.0 if log_p.dtype == torch.float32 else -600.0
-        square = -2.0 * log_p.clamp_max(deep) - 2.0 * LOG_SQRT_2PI
-        tail = (square - torch.log(square)).sqrt_().neg_()
-        centre = torch.special.ndtri(torch.exp(log_p.clamp_min(deep)))
-        x = torch.where(log_p < deep, tail, centre)
-        for _ in range(2):
-            value = _log_ndtr(x)
-            x = x - (value - log_p) / _hazard(x, value)
+        x = torch.special.ndtri(torch.exp(log_p.clamp_min(deep)))
+        far = log_p < deep
+        if far.any():
+            x = torch.where(far, _tail_quantile(log_p.clamp_max(deep)), x)
         return x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
+        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad / _hazard(x, _log_ndtr(x))
+        log_p, x = ctx.saved_tensors
+        return grad / _hazard(x, log_p)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], log_p: Tensor) -> tuple[Tensor, int]:
+        # Elementwise, so a batch is one more axis; `forward` may then look at its values.
+        return _NdtriExp.apply(log_p), in_dims[0]
 
 
 def ndtri_exp(log_p: Tensor) -> Tensor:

@@ -69,16 +69,17 @@ def log_softplus(x: Tensor) -> Tensor:
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """Horner's scheme, lowest order first."""
-    result = torch.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        result = result * x + c
-    return result
+    result = coefficients[-1] * x
+    for c in reversed(coefficients[1:-1]):
+        result = (result + c) * x
+    return result + coefficients[0]
 
 
 # log(sinh h / h) = h^2 (1/6 - h^2/180 + ...)
 _LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
 _ATANH = tuple(1.0 / (2 * k + 3) for k in range(9))
 _EXPM1_SECOND = tuple(1.0 / math.factorial(k + 2) for k in range(11))
+_EXPM1_SECOND_SLOPE = tuple((k + 1.0) / math.factorial(k + 3) for k in range(11))
 
 
 # its derivative, 1/2 + y (1/12 - y^2/720 + ...)
@@ -117,12 +118,34 @@ def log_expm1_ratio(y: Tensor) -> Tensor:
     return value
 
 
+class _Expm1Second(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        series = _polynomial(y.clamp(-0.3, 0.3), _EXPM1_SECOND)
+        small = y.abs() < 0.3
+        far = torch.where(small, 1.0, y)
+        return torch.where(small, series, torch.expm1(far).sub_(far).div_(far.square()))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, value = ctx.saved_tensors
+        small = y.abs() < 0.3
+        far = torch.where(small, 1.0, y)
+        series = _polynomial(torch.where(small, y, 0.0), _EXPM1_SECOND_SLOPE)
+        direct = (torch.expm1(far) / far - 2.0 * value) / far
+        return grad * torch.where(small, series, direct)
+
+
 def expm1_second(y: Tensor) -> Tensor:
     """(exp(y) - 1 - y) / y^2, 1/2 at 0; y below about 80 (float32) or 700."""
-    small = y.abs() < 0.3
-    far = torch.where(small, 1.0, y)
-    series = _polynomial(torch.where(small, y, 0.0), _EXPM1_SECOND)
-    return torch.where(small, series, (torch.expm1(far) - far) / far.square())
+    value: Tensor = _Expm1Second.apply(y)
+    return value
 
 
 def _log1p_reduced(y: Tensor) -> tuple[Tensor, Tensor]:

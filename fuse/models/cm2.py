@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ..config import FuseConfig
 from ..copula.joint import JointModel
 from ..copula.marginals import MixtureMarginal
+from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
 from ..copula.whitening import CopulaSpace
 from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
@@ -22,7 +23,6 @@ from .heads import LSTMHead, mean_probability
 from .imputation import RANDOM, Imputation
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec, Objective
 from .layers import Dropout, unit_scale
-from .monitor import effective_rank, ks_distance, spread
 from .task import binary
 
 _log = logging.getLogger("cm2.fuse")
@@ -57,7 +57,13 @@ class CM2(FusionModel):
         self.encoders = Encoders(self.specs, D)
         self.space = CopulaSpace(M, D, width, seed=key(config.seed, "projection") >> 1).double()
         self.joint = JointModel(
-            M, width, config.K, config.copula, params=config.copula_params
+            M,
+            width,
+            config.K,
+            config.copula,
+            coupling=config.coupling,
+            params=config.copula_params,
+            weights=config.mixture_weights,
         ).double()
         self.imputation = Imputation(config.impute, M, D)
         self.dropout = Dropout()
@@ -100,7 +106,7 @@ class CM2(FusionModel):
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
         z = self.embed(batch)
-        w = self.space(z.double())
+        w = self.space(z.double(), batch.available)
         align = self.config.align == "copula"
         losses, terms = copula_losses(self.joint, w, batch.available, self.started, align)
         tokens, read = self.imputation(
@@ -133,8 +139,9 @@ class CM2(FusionModel):
         """Whiten anew; start the mixtures after the warm-up, then let them follow by EM.
 
         Returns:
-            `ks` (largest distance of a modality's u to uniform), `effective_rank` and `spread`
-            (smallest of the modalities'), `kendall_tau` (mean over pairs and coordinates).
+            `ks` (distance of u to uniform) and `ks_bound` (what chance alone explains), both of
+            the worst coordinate; `effective_rank` and `spread` (smallest of the modalities');
+            `kendall_tau` (mean over pairs and coordinates).
         """
         batches = list(batches)
         z = torch.cat([self.embed(batch) for batch in batches]).double()
@@ -143,14 +150,15 @@ class CM2(FusionModel):
         w = self.space(z)
         if self.started > 0 or epoch >= self.config.warmup:
             self._follow(w, available)
-        parts = [(z[:, m][has], has) for m, has in enumerate(available.T)]
         figures = {
-            "effective_rank": min(effective_rank(rows) for rows, _ in parts),
-            "spread": min(spread(rows) for rows, _ in parts),
+            "effective_rank": float(effective_rank(z, available).min()),
+            "spread": float(spread(z, available).min()),
         }
         if self.started > 0:
-            u = self.joint.log_terms(w, available).log_u.exp()
-            figures["ks"] = max(ks_distance(u[:, m][has]) for m, (_, has) in enumerate(parts))
+            distance = ks_distance(self.joint.log_terms(w, available).log_u, available)  # (M, D_c)
+            bound = ks_bound(available.sum(0), distance.numel()).unsqueeze(-1)
+            m, d = divmod(int((distance - bound).argmax()), distance.shape[-1])
+            figures["ks"], figures["ks_bound"] = float(distance[m, d]), float(bound[m, 0])
             figures["kendall_tau"] = self._kendall_tau()
         self._warn(figures)
         return figures
@@ -183,9 +191,9 @@ class CM2(FusionModel):
                 f"The embeddings of a modality are collapsing (spread {figures['spread']:.2g}). "
                 "Lower --lambda-cop or --lr."
             )
-        if figures.get("ks", 0.0) > KS_LIMIT:
+        if figures.get("ks", 0.0) > max(KS_LIMIT, figures.get("ks_bound", 0.0)):
             self._say(
-                f"The margins are {figures['ks']:.2f} away from uniform, so the copula term is "
+                f"A margin is {figures['ks']:.2f} away from uniform, so the copula term is "
                 "not to be trusted. Raise --K or lower --lr."
             )
 
@@ -215,5 +223,8 @@ class CM2(FusionModel):
             **self.joint.describe(),
             "modalities": names,
             "u_histogram": histograms,
+            "validation_ks": dict(
+                zip(names, ks_distance(terms.log_u, available).tolist(), strict=True)
+            ),
             "validation_kendall_tau": fitted_tau(self.joint, terms, available),
         }

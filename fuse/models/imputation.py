@@ -11,8 +11,6 @@ from ..copula.whitening import CopulaSpace
 RANDOM = ("marginal", "conditional")
 """Ways that need random numbers; their predictions are averaged over draws."""
 
-FROM_COPULA = (*RANDOM, "conditional-median", "conditional-mean")
-
 
 class Imputation(nn.Module):
     """Fill the tokens of absent modalities.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cm2.fuse.copula.monitors import effective_rank, ks_distance, spread
+from cm2.fuse.copula.monitors import effective_rank, ks_bound, ks_distance, spread
 
 
 def test_ks_distance_equals_scipy_over_present_rows() -> None:
@@ -22,6 +22,17 @@ def test_ks_distance_equals_scipy_over_present_rows() -> None:
             expected = stats.kstest(u[available[:, m], m, d].numpy(), "uniform").statistic
             assert found[m, d].item() == pytest.approx(expected, abs=1e-12)
     assert found[1].min() > 0.2 > found[0].max()
+
+
+def test_uniform_numbers_exceed_the_bound_as_rarely_as_it_says() -> None:
+    g = torch.Generator().manual_seed(0)
+    looks, n, coordinates = 400, 80, 6
+    u = torch.rand(looks, n, 1, coordinates, generator=g, dtype=torch.float64)
+    worst = torch.stack([ks_distance(x.log(), torch.ones(n, 1).bool()).max() for x in u])
+    bound = ks_bound(torch.tensor(n), coordinates, level=0.1)
+    share = (worst > bound).double().mean().item()
+    assert 0.02 < share < 0.1 + 3 * math.sqrt(0.09 / looks)
+    assert stats.ksone.isf(0.05 / coordinates, n) == pytest.approx(bound.item(), rel=0.05)
 
 
 def test_modality_without_rows_has_distance_one() -> None:

@@ -10,7 +10,6 @@ from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.whitening import CopulaSpace
 from cm2.fuse.models.alignment import MEMORY, copula_losses, fitted_tau, start_mixture, track
 from cm2.fuse.models.heads import mean_probability
-from cm2.fuse.models.monitor import effective_rank, ks_distance, spread
 
 
 def embeddings(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,20 +121,6 @@ def test_the_fitted_tau_is_that_of_the_data(family: str, theta: float) -> None:
     assert tau == pytest.approx(0.5, abs=0.02)
     assert torch.equal(joint.raw, before)
     assert fitted_tau(joint, terms, available & torch.tensor([True, False])) is None
-
-
-def test_the_monitors_know_collapse_from_health() -> None:
-    generator = torch.Generator().manual_seed(0)
-    healthy = torch.randn(4000, 8, generator=generator)
-    line = healthy[:, :1] * torch.ones(8)
-    assert effective_rank(healthy) == pytest.approx(8, abs=0.1)
-    assert effective_rank(line) == pytest.approx(1, abs=1e-3)
-    assert effective_rank(torch.ones(5, 8)) == 1
-    assert spread(2 * healthy) == pytest.approx(2, abs=0.05)
-    u = torch.rand(20000, generator=generator)
-    assert ks_distance(u) < 0.02
-    assert ks_distance(u / 2) == pytest.approx(0.5, abs=0.01)
-    assert ks_distance(torch.zeros(0)) == 0
 
 
 def test_predictions_are_averaged_as_probabilities() -> None:
