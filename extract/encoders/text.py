@@ -1,21 +1,21 @@
-"""Text encoders: one vector per text, the last hidden state at its first token, [CLS]."""
+"""Text encoders: one vector per text, its first token [CLS] or the mean over its tokens."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...cache.atomic import sha256_file
-from ...cache.fingerprint import fingerprint
-from ...errors import ConfigError, UnsupportedError
+from ...errors import UnsupportedError
 from .device import one_thread, resolve_device
-from .weights import Weights, assign, read_state, seeded, state_sha256
+from .text_folder import TextFolder
+from .weights import Weights, seeded, state_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -29,33 +29,42 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
         "num_attention_heads": 12,
         "intermediate_size": 1200,
         "max_position_embeddings": 512,
-    }
+    },
+    "minilm": {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "max_position_embeddings": 512,
+    },
 }
-"""Offered encoders; `tinybert` is the shape of TinyBERT_General_4L_312D, the paper's choice."""
+"""Shapes by name, for encoders that start from a seed; a folder of weights brings its own.
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-_HEADS = ("pooler.", "cls.", "classifier.", "lm_head.", "qa_outputs.", "fit_dense")
+`tinybert` is that of TinyBERT_General_4L_312D, the paper's choice, `minilm` of all-MiniLM-L6-v2.
+"""
+
+Pooling = Literal["cls", "mean"]
+Long = Literal["truncate", "windows"]
+MOST_WINDOWS = 16
+"""Of a text even longer than so many windows the rest is cut."""
 
 
 class TextEncoder:
-    """A BERT from a folder of the user, or one of a known shape that has learnt nothing.
+    """A text encoder of the user or the hub, or one of a known shape that has learnt nothing.
 
     Args:
-        name: One of `SHAPES`.
+        name: One of `SHAPES`; a folder of weights says itself what it is.
         weights: A seed (with the vocabulary of this project), or a folder with config.json,
-            model.safetensors and tokenizer.json or vocab.txt.
+            model.safetensors and a tokenizer.
         device: auto, cpu, cuda or cuda:N.
-        max_tokens: Longer texts are cut here, the two special tokens included.
+        max_tokens: Tokens of one pass, the special ones included; fewer where the encoder cannot.
         batch_tokens: Tokens per forward pass, padding included.
+        pooling: cls, the last hidden state at the first token; mean, over all tokens of the text.
+        long: Longer texts are cut (truncate), or encoded in windows of equal length side by side
+            and averaged, each by its number of tokens (windows).
 
     Raises:
-        UnsupportedError: No encoder of that name, or one of another kind in the folder.
+        UnsupportedError: No encoder of that name, no encoder of text, or no [CLS] to take.
         ConfigError: The folder is not complete.
     """
 
@@ -66,17 +75,42 @@ class TextEncoder:
         device: str = "cpu",
         max_tokens: int = 512,
         batch_tokens: int = 4096,
+        pooling: Pooling = "cls",
+        long: Long = "truncate",
     ) -> None:
         if name not in SHAPES:
             raise UnsupportedError(
-                f"no text encoder is called {name!r}; offered: {', '.join(SHAPES)}"
+                f"no text encoder is called {name!r}; offered: {', '.join(SHAPES)}, or any "
+                "encoder of transformers by --weights FOLDER or hub:ID@REVISION"
             )
-        self.name, self.weights, self._device = name, weights, device
-        self._batch_tokens = batch_tokens
-        self._folder = _checked_folder(weights)
-        shape = SHAPES[name] if self._folder is None else _read_shape(self._folder)
-        self.width = shape["hidden_size"]
-        self.max_tokens = min(max_tokens, shape["max_position_embeddings"])
+        self.weights, self._device, self._batch_tokens = weights, device, batch_tokens
+        self.pooling, self.long = pooling, long
+        self._folder = None if weights.path is None else TextFolder(weights)
+        self.name = name if self._folder is None else self._folder.kind
+        if self._folder is None:
+            self.width = SHAPES[name]["hidden_size"]
+            longest = SHAPES[name]["max_position_embeddings"]
+        else:
+            self.width, longest = self._folder.width, self._folder.longest
+            if pooling == "cls" and self._tokenizer.cls_token_id is None:
+                raise UnsupportedError(
+                    f"{self._folder.path}: its tokenizer has no [CLS] token; use --pooling mean"
+                )
+        self.max_tokens = min(max_tokens, longest)
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What makes two vectors comparable, for the space of a store."""
+        own = {} if self._folder is None else {"config": self._folder.config_sha256}
+        return {
+            "encoder": self.name,
+            "weights": self.sha256,
+            "tokenizer": self.tokenizer_sha256,
+            "max_tokens": self.max_tokens,
+            "pooling": self.pooling,
+            "long": self.long,
+            **own,
+        }
 
     @cached_property
     def sha256(self) -> str:
@@ -85,51 +119,36 @@ class TextEncoder:
             return state_sha256(self._network)
         return sha256_file(self.weights.file())
 
-    @cached_property
+    @property
     def tokenizer_sha256(self) -> str:
         """SHA-256 of everything that turns text into token ids."""
         if self._folder is None:
             return hashlib.sha256(VOCABULARY.read_bytes()).hexdigest()
-        present = [self._folder / name for name in (*_TOKENIZER_FILES, "config.json")]
-        return fingerprint({file.name: sha256_file(file) for file in present if file.is_file()})
+        return self._folder.tokenizer_sha256
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer, BertTokenizer
+        if self._folder is not None:
+            return self._folder.tokenizer
+        from transformers import BertTokenizer
 
-        if self._folder is None:
-            words = VOCABULARY.read_text(encoding="utf-8").splitlines()
-            vocabulary = {word: place for place, word in enumerate(words)}
-            return BertTokenizer(vocab=vocabulary, do_lower_case=True)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            self._folder, local_files_only=True, trust_remote_code=False
-        )
-        return tokenizer
+        words = VOCABULARY.read_text(encoding="utf-8").splitlines()
+        vocabulary = {word: place for place, word in enumerate(words)}
+        return BertTokenizer(vocab=vocabulary, do_lower_case=True)
 
     @cached_property
     def _network(self) -> PreTrainedModel:
         """The network on the CPU, in evaluation mode."""
-        from transformers import BertConfig, BertModel
+        if self._folder is not None:
+            network = self._folder.network()
+        else:
+            from transformers import BertConfig, BertModel
 
-        if self._folder is None:
             shape: Any = dict(SHAPES[self.name])
             config = BertConfig(vocab_size=len(self._tokenizer), **shape)
-        else:
-            config = BertConfig.from_pretrained(self._folder, local_files_only=True)
-            if len(self._tokenizer) > config.vocab_size:
-                raise ConfigError(
-                    f"{self._folder}: the tokenizer knows {len(self._tokenizer)} tokens, the "
-                    f"encoder {config.vocab_size}; they do not belong together"
-                )
-        config._attn_implementation = "sdpa"
-        with seeded(self.weights.seed or 0):
-            network: PreTrainedModel = BertModel(config, add_pooling_layer=False)
-        if self._folder is not None:
-            file = self.weights.file()
-            state = read_state(file)
-            if any(name.startswith("bert.") for name in state):  # saved together with a head
-                state = {n[5:]: t for n, t in state.items() if n.startswith("bert.")}
-            assign(network, state, _HEADS, f"{file} as {self.name}")
+            config._attn_implementation = "sdpa"
+            with seeded(self.weights.seed or 0):
+                network = BertModel(config, add_pooling_layer=False)
         network.train(mode=False)
         return network
 
@@ -139,11 +158,32 @@ class TextEncoder:
         self._network.to(device)  # type: ignore[arg-type]  # its own stub is too narrow
         return self._network, device
 
+    @cached_property
+    def _ends(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and behind a text."""
+        probe = "a"
+        bare = list(self._tokenizer(probe, add_special_tokens=False)["input_ids"])
+        whole = list(self._tokenizer(probe)["input_ids"])
+        start = next(
+            place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
+        )
+        return whole[:start], whole[start + len(bare) :]
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a text that are kept, the special ones included."""
+        if self.long == "truncate":
+            return self.max_tokens
+        ends = sum(map(len, self._ends))
+        return MOST_WINDOWS * (self.max_tokens - ends) + ends
+
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of every text with the special tokens, cut at `max_tokens`."""
+        """Token ids of every text with the special tokens, cut at `most_tokens`."""
         if not texts:
             return []
-        found = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        found = self._tokenizer(
+            list(texts), truncation=True, max_length=self.most_tokens, verbose=False
+        )
         return [list(map(int, ids)) for ids in found["input_ids"]]
 
     def says_something(self, ids: Sequence[int]) -> bool:
@@ -160,26 +200,65 @@ class TextEncoder:
         Returns:
             float32, shape [n, width], in the order given.
         """
+        pieces = [self._windows(row) for row in ids]
+        flat = [window for row in pieces for window in row]
+        vectors = self._encode(flat)
+        if len(flat) == len(pieces):
+            return vectors
+        ends = sum(map(len, self._ends))
+        weights = np.array([max(1, len(window) - ends) for window in flat], np.float64)
+        owner = np.repeat(np.arange(len(pieces)), [len(row) for row in pieces])
+        total = np.zeros((len(pieces), self.width))
+        np.add.at(total, owner, vectors * weights[:, None])
+        summed = np.bincount(owner, weights, minlength=len(pieces))
+        mean: np.ndarray = (total / summed[:, None]).astype(np.float32)
+        single = np.array([len(row) == 1 for row in pieces])
+        mean[single] = vectors[np.flatnonzero(single[owner])]
+        return mean
+
+    def _windows(self, ids: Sequence[int]) -> list[Sequence[int]]:
+        """Cut a long text into the fewest windows that hold it, as equal in length as can be."""
+        if len(ids) <= self.max_tokens:
+            return [ids]
+        before, behind = self._ends
+        body = ids[len(before) : len(ids) - len(behind)]
+        room = self.max_tokens - len(before) - len(behind)
+        count = -(-len(body) // room)
+        bounds = [len(body) * place // count for place in range(count + 1)]
+        return [[*before, *body[start:end], *behind] for start, end in pairwise(bounds)]
+
+    def _encode(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """One vector per token sequence, none longer than one pass."""
         import torch
 
         vectors = np.zeros((len(ids), self.width), np.float32)
         network, device = self._ready
         pad = int(self._tokenizer.pad_token_id or 0)
         with one_thread(), torch.inference_mode():
-            for rows in _buckets([len(row) for row in ids], self._batch_tokens):
+            for rows in buckets([len(row) for row in ids], self._batch_tokens):
                 longest = max(len(ids[row]) for row in rows)
-                tokens = torch.full((len(rows), longest), pad)  # [b, L]
-                mask = torch.zeros(len(rows), longest, dtype=torch.long)
+                tokens = np.full((len(rows), longest), pad, np.int64)  # [b, L]
+                mask = np.zeros((len(rows), longest), np.int64)
                 for place, row in enumerate(rows):
-                    tokens[place, : len(ids[row])] = torch.tensor(ids[row])
+                    tokens[place, : len(ids[row])] = ids[row]
                     mask[place, : len(ids[row])] = 1
-                out = network(input_ids=tokens.to(device), attention_mask=mask.to(device))
-                vectors[rows] = out.last_hidden_state[:, 0].float().cpu().numpy()
+                there = torch.from_numpy(mask).to(device)
+                out = network(input_ids=torch.from_numpy(tokens).to(device), attention_mask=there)
+                hidden = out.last_hidden_state.float()  # [b, L, D]
+                if self.pooling == "cls":
+                    pooled = hidden[:, 0]
+                else:
+                    real = there.unsqueeze(-1)
+                    pooled = (hidden * real).sum(1) / real.sum(1)
+                vectors[rows] = pooled.cpu().numpy()
         return vectors
 
 
-def _buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Split rows into batches of similar length, none above `budget` tokens with padding."""
+def buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Split rows into batches of similar length, none above `budget` tokens with padding.
+
+    The batches are a function of the lengths alone, so a shard gives the same bytes anywhere.
+    """
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
         if rows and lengths[row] * (len(rows) + 1) > budget:
@@ -190,44 +269,4 @@ def _buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield rows
 
 
-def _checked_folder(weights: Weights) -> Path | None:
-    """The folder of a text encoder with all its parts; None for random weights."""
-    if weights.path is None:
-        return None
-    folder = weights.path
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{weights.modality}: a text encoder is a folder with config.json, model.safetensors "
-            f"and tokenizer.json or vocab.txt; found the single file {folder}"
-        )
-    missing = [n for n in ("config.json", "model.safetensors") if not (folder / n).is_file()]
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        missing.append("tokenizer.json or vocab.txt")
-    if missing:
-        raise ConfigError(f"{folder}: the text encoder lacks {', '.join(missing)}")
-    return folder
-
-
-def _read_shape(folder: Path) -> dict[str, int]:
-    """Width and longest text from the config.json of an encoder.
-
-    Raises:
-        ConfigError: It is damaged.
-        UnsupportedError: It describes another kind of network.
-    """
-    file = folder / "config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        kind = str(content.get("model_type", "bert"))
-        shape = {name: int(content[name]) for name in ("hidden_size", "max_position_embeddings")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{file}: expected the configuration of a BERT with hidden_size and "
-            "max_position_embeddings, found something else"
-        ) from error
-    if kind != "bert":
-        raise UnsupportedError(f"{file}: expected model_type bert, found {kind}")
-    return shape
-
-
-__all__ = ["SHAPES", "VOCABULARY", "TextEncoder"]
+__all__ = ["MOST_WINDOWS", "SHAPES", "VOCABULARY", "Long", "Pooling", "TextEncoder", "buckets"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from cm2.errors import ConfigError, UnsupportedError
-from cm2.extract.encoders.text import VOCABULARY, TextEncoder
+from cm2.extract.encoders.text import MOST_WINDOWS, VOCABULARY, Pooling, TextEncoder, buckets
 from cm2.extract.encoders.weights import Weights
 
 TEXTS = [
@@ -142,7 +143,7 @@ def test_another_kind_of_network_is_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UnsupportedError, match="found gpt2"):
         TextEncoder("tinybert", Weights("report", path=broken))
     (broken / "config.json").write_text("[]")
-    with pytest.raises(ConfigError, match="expected the configuration of a BERT"):
+    with pytest.raises(ConfigError, match="expected the configuration of a text encoder"):
         TextEncoder("tinybert", Weights("report", path=broken))
 
 
@@ -165,3 +166,104 @@ def test_the_tokenizer_is_part_of_what_makes_vectors_comparable(
     encoders = [TextEncoder("tinybert", Weights("report", path=path)) for path in (folder, other)]
     assert encoders[0].sha256 == encoders[1].sha256
     assert encoders[0].tokenizer_sha256 != encoders[1].tokenizer_sha256
+
+
+KINDS = ["BertModel", "RobertaForMaskedLM", "DistilBertForMaskedLM", "ElectraForPreTraining"]
+KINDS += ["MPNetModel", "DebertaV2Model"]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_encoder_of_transformers_gives_its_own_vectors(
+    kind: str, pooling: Pooling, folder: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    made = getattr(transformers, kind)
+    config = made.config_class(
+        vocab_size=400,
+        hidden_size=32,
+        dim=32,  # of distilbert
+        embedding_size=16,  # of electra
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dim=64,
+        max_position_embeddings=66,
+        pad_token_id=0,
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    size = len(VOCABULARY.read_text().splitlines())
+    config.vocab_size = size + 3
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        whole = made(config).eval()
+    whole.save_pretrained(tmp_path)
+    weights = Weights("report", path=tmp_path)
+    encoder = TextEncoder("tinybert", weights, batch_tokens=64, pooling=pooling)
+    assert encoder.max_tokens == (64 if kind in ("RobertaForMaskedLM", "MPNetModel") else 66)
+    ids = encoder.tokenise(TEXTS)
+    base = getattr(whole, whole.base_model_prefix, whole)
+    for row, vector in zip(ids, encoder.encode(ids), strict=True):
+        with torch.inference_mode():
+            hidden = base(torch.tensor([row])).last_hidden_state[0]
+        expected = hidden[0] if pooling == "cls" else hidden.mean(0)
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+
+
+def test_windows_hold_the_whole_of_a_long_text_and_are_averaged_by_length(folder: Path) -> None:
+    weights = Weights("report", path=folder)
+    cut = TextEncoder("tinybert", weights, max_tokens=32)
+    encoder = TextEncoder("tinybert", weights, max_tokens=32, long="windows")
+    text = " ".join(["lungs clear severe edema small pleural effusion"] * 11)
+    (ids,) = encoder.tokenise([text])
+    body = ids[1:-1]
+    assert len(body) > 60
+    assert len(cut.tokenise([text])[0]) == 32
+    count = -(-len(body) // 30)
+    bounds = [len(body) * place // count for place in range(count + 1)]
+    windows = [body[start:end] for start, end in pairwise(bounds)]
+    assert [token for window in windows for token in window] == body
+    assert max(map(len, windows)) <= 30
+    assert max(map(len, windows)) - min(map(len, windows)) <= 1
+    single = cut.encode([[ids[0], *window, ids[-1]] for window in windows])
+    expected = np.average(single, axis=0, weights=[len(window) for window in windows])
+    short = encoder.tokenise(["Small."])[0]
+    found = encoder.encode([short, ids, short])
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    np.testing.assert_allclose(found[[0, 2]], cut.encode([short, short]), atol=1e-5)
+    assert encoder.parts["long"] == "windows" != cut.parts["long"]
+
+
+def test_a_text_beyond_the_most_windows_is_cut(folder: Path) -> None:
+    weights = Weights("report", path=folder)
+    encoder = TextEncoder("tinybert", weights, max_tokens=16, long="windows")
+    (ids,) = encoder.tokenise(["edema " * 5000])
+    assert len(ids) == encoder.most_tokens == MOST_WINDOWS * 14 + 2
+    assert np.isfinite(encoder.encode([ids])).all()
+
+
+def test_a_copy_of_an_encoder_has_its_space_although_other_words_stand_in_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = copied(folder, tmp_path)
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((other / name).read_text())
+        content |= {"_name_or_path": "/elsewhere", "transformers_version": "9"}
+        content |= {"name_or_path": "/elsewhere"}
+        (other / name).write_text(json.dumps(content))
+    encoders = [TextEncoder("tinybert", Weights("report", path=path)) for path in (folder, other)]
+    assert encoders[0].parts == encoders[1].parts
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**content, "layer_norm_eps": 0.5}))
+    assert TextEncoder("tinybert", Weights("report", path=other)).parts != encoders[0].parts
+
+
+def test_buckets_hold_every_row_once_and_stay_within_their_budget() -> None:
+    lengths = [7, 300, 2, 2, 40, 41, 512, 9]
+    found = list(buckets(lengths, 128))
+    assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
+    for rows in found:
+        assert len(rows) == 1 or max(lengths[row] for row in rows) * len(rows) <= 128
+    assert found == list(buckets(lengths, 128))
