@@ -92,6 +92,12 @@ class ExtractConfig(BaseModel):
         description="Your own data: a TOML file with a table [modality.NAME] for each file, which "
         "names its columns and filters, and any option of this command.",
     )
+    dataset_name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="Your own data: name of the data set, own by default. Patients of one name and "
+        "id count as the same patient, so give each hospital its own.",
+    )
     subject_is_stay: bool = Field(
         default=False,
         description="Your own data: every stay is another patient, so no subject_id is needed.",
@@ -221,6 +227,34 @@ class ExtractConfig(BaseModel):
         description="Decode films at the smallest JPEG scale of at least four times the target "
         "size: faster, a few grey values off.",
     )
+    pooling: Literal["cls", "mean"] = Field(
+        default="cls",
+        description="Which vector of a text is kept: that of its first token [CLS] (the published "
+        "choice), or the mean over its tokens.",
+    )
+    long: Literal["truncate", "windows"] = Field(
+        default="truncate",
+        description="A text longer than the encoder can take is cut (the published choice), or "
+        "encoded in windows side by side whose vectors are averaged.",
+    )
+    note_min: int = Field(
+        default=5,
+        ge=1,
+        description="A stay with fewer notes than this counts as one without notes.",
+    )
+    note_max: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="Of more notes than this a stay keeps the last ones.",
+    )
+    note_lead_hours: float = Field(
+        default=0.0,
+        ge=0,
+        le=8760,
+        allow_inf_nan=False,
+        description="Notes of the same admission count from so many hours before ICU entry.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
         description="Arithmetic of the encoders of films; the difference of bf16 is recorded.",
@@ -273,6 +307,15 @@ class ExtractConfig(BaseModel):
         if not (slash and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
             raise ValueError("expected I/N with I from 0 to N-1, such as 0/4")
         return value
+
+    @model_validator(mode="after")
+    def _notes_fit(self) -> ExtractConfig:
+        if self.note_min > self.note_max:
+            raise ValueError(
+                f"--note-min {self.note_min} asks for more notes than --note-max {self.note_max} "
+                "keeps"
+            )
+        return self
 
     @model_validator(mode="after")
     def _films_fit(self) -> ExtractConfig:
