@@ -55,6 +55,8 @@ class MimicRoute:
 
         if modality == "ehr":
             return ehr.plan(self.source, cohort, self.config)
+        if modality == "cxr" and self.config.level == "pixels":
+            return cxr.plan(self.source, cohort, self.config, None)
         encoded = [name for name in self.modalities if name in ENCODED]
         chosen = weights.choose(
             self.config.weights, modality, encoded, synthetic=self.source.synthetic

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,8 @@ class Work:
 
     Args:
         item_id: Name of the item in its store.
-        stamp: Cheap identity of the source, known before decoding: the byte size of a file, the
-            content hash of rows in memory. Another stamp means: encode again.
+        stamp: Cheap identity of the source, known before decoding: size and a hash of a few
+            blocks of a file, the content hash of rows in memory. Another stamp means: encode again.
         payload: Whatever the modality's `encode` needs, usually a path or the rows.
         facts: Extra columns of items.parquet, JSON scalars.
     """
@@ -30,6 +30,27 @@ class Work:
     stamp: str
     payload: Any
     facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """An `encode` whose first stage needs no encoder, so that both can run at once.
+
+    `encode(work)` is the same as `finish(work, [prepare(item) for item in work])`.
+    """
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may encode shards at once."""
+        ...
+
+    def prepare(self, item: Work) -> Any:
+        """Read one item; safe in any thread, an item that cannot be read is no exception."""
+        ...
+
+    def finish(self, work: Sequence[Work], prepared: Sequence[Any]) -> EncodedShard:
+        """Encode prepared items."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +64,7 @@ class Plan:
         rules: How items were chosen; stands beside the links and enters their fingerprint.
         provenance: Recorded, never part of an identity.
         encode: Pure function from items to a shard; rejects inside, never an exception for one bad
-            item.
+            item. May be `Staged`; on a cluster it is sent to other processes.
         shard_items: Items per shard; at most so many are lost when a run is killed.
         blank: The encoder's output on an empty input; None where that has no meaning.
         absences: Classes of rejects that are honest absence: the item was read well and holds
@@ -51,6 +72,8 @@ class Plan:
         files: Source files beyond the tables; a finished extraction looks at their size and time
             before it believes that nothing has changed.
         note: One line for people about the weights; empty when there are none.
+        timing: What is known of the times of the items against the prediction time; empty where
+            the source guarantees it.
     """
 
     space: Space
@@ -64,3 +87,4 @@ class Plan:
     absences: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[Path] = ()
     note: str = ""
+    timing: str = ""

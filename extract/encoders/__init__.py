@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-ENCODED: dict[str, tuple[str, ...]] = {"cxr": ("resnet34",), "report": ("tinybert",)}
+ENCODED: dict[str, tuple[str, ...]] = {
+    "cxr": ("resnet34", "resnet18", "resnet50", "densenet121", "vit_s_16", "vit_b_16"),
+    "report": ("tinybert",),
+}
 """Modalities that an encoder turns into vectors, with the encoders offered for each."""
 
 __all__ = ["ENCODED"]

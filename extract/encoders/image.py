@@ -1,23 +1,27 @@
-"""Image encoders by name: grey films in, one pooled feature vector each out."""
+"""Image encoders by name or folder: grey films in, features out, pooled or place by place."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...cache.atomic import sha256_file
 from ...errors import ConfigError, UnsupportedError
+from . import networks, vision
 from .device import one_thread, resolve_device
-from .weights import Weights, assign, read_state, seeded, state_sha256
+from .frame import FRAME, Frame
+from .networks import NETWORKS
+from .weights import Weights, assign, read_state, state_sha256
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-WIDTHS: Mapping[str, int] = {"resnet34": 512}
+WIDTHS: Mapping[str, int] = {name: known.width for name, known in NETWORKS.items()}
 """Offered encoders and the width of their features."""
 
 # Of the images that the published weights of these encoders were trained on (ImageNet).
@@ -26,94 +30,151 @@ STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder:
-    """A torchvision network without its classifier, in evaluation mode.
+    """A network without its classifier, in evaluation mode.
 
     Args:
-        name: One of `WIDTHS`.
+        name: One of `WIDTHS`; None for the network that a folder of weights describes itself.
         weights: Where its weights come from.
         device: auto, cpu, cuda or cuda:N.
         batch: Images per forward pass.
+        precision: fp32 or bf16 (autocast).
 
     Raises:
-        UnsupportedError: No encoder of that name.
+        UnsupportedError: No encoder of that name, or the folder holds no model of pictures.
+        ConfigError: A file of the folder is missing or damaged.
     """
 
-    def __init__(self, name: str, weights: Weights, device: str = "cpu", batch: int = 32) -> None:
-        if name not in WIDTHS:
+    def __init__(
+        self,
+        name: str | None,
+        weights: Weights,
+        device: str = "cpu",
+        batch: int = 32,
+        precision: str = "fp32",
+    ) -> None:
+        if name is not None and name not in WIDTHS:
             raise UnsupportedError(
-                f"no image encoder is called {name!r}; offered: {', '.join(WIDTHS)}"
+                f"no image encoder is called {name!r}; offered: {', '.join(WIDTHS)}, and with "
+                "--weights FOLDER any vision model of Hugging Face"
             )
-        self.name, self.weights, self._device, self._batch = name, weights, device, batch
+        self.weights, self.precision = weights, precision
+        self._device, self._batch = device, batch
+        self._known = name
+        self._lock = threading.Lock()
+        self.name: str
+        self.frame: Frame
+        self.mean: tuple[float, ...]
+        self.std: tuple[float, ...]
+        if name is not None:
+            self.name, self.frame, self.mean, self.std = name, FRAME, MEAN, STD
+        else:
+            asked = vision.processing(weights)
+            self.name, self.frame = vision.kind(weights), asked.frame
+            self.mean, self.std = asked.mean, asked.std
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the network, which another process builds for itself."""
+        return {
+            key: v for key, v in vars(self).items() if key not in ("_ready", "_network", "_lock")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     @property
-    def width(self) -> int:
-        """Length of a feature vector."""
-        return WIDTHS[self.name]
+    def on_cpu(self) -> bool:
+        """Whether it runs on the CPU."""
+        return resolve_device(self._device).type == "cpu"
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the weights: of the file, or of the tensors that the seed gave."""
+        if self._known is None:
+            return vision.sha256(self.weights)
         if self.weights.path is None:
             return state_sha256(self._network)
         return sha256_file(self.weights.file())
 
     @cached_property
     def _network(self) -> nn.Module:
-        """The network on the CPU."""
-        from torch import nn
-        from torchvision import models
-
-        with seeded(self.weights.seed or 0):
-            network: nn.Module = getattr(models, self.name)(weights=None)
-        network.fc = nn.Identity()
+        """A network of `NETWORKS` on the CPU."""
+        name = self._known or ""
+        network = networks.build(name, self.weights.seed or 0)
         if self.weights.path is not None:
             file = self.weights.file()
-            assign(network, read_state(file), ("fc.",), f"{file} as {self.name}")
-        return network.eval()
+            head = f"{NETWORKS[name].head}."
+            assign(network, read_state(file), (head,), f"{file} as {name}")
+        return network
 
     @cached_property
-    def _ready(self) -> tuple[nn.Module, torch.device]:
+    def _ready(self) -> tuple[nn.Module, int, torch.device]:
+        """The network on its device, giving (pooled, grid), and the width."""
         import torch
 
         device = resolve_device(self._device)
-        network = self._network.to(device)
-        return network.to(memory_format=torch.channels_last), device
+        if self._known is None:
+            network, width = vision.load(self.weights)
+        else:
+            known = NETWORKS[self._known]
+            body = networks.body(self._known, self._network)
+            network, width = networks.headless(body, tokens=known.tokens), known.width
+        network = network.to(device)
+        return network.to(memory_format=torch.channels_last), width, device
 
-    def encode(self, films: np.ndarray) -> np.ndarray:
+    def encode(self, films: np.ndarray, level: str = "pooled") -> np.ndarray:
         """Encode grey images.
 
         Args:
-            films: uint8, shape [n, H, W].
+            films: uint8, shape [n, H, W] of the frame.
+            level: pooled, or grid for the features of every place.
 
         Returns:
-            float32, shape [n, width]; non-finite values are left for the caller to refuse.
+            Pooled float32 [n, D]; grid float16 [n, S, D]. Non-finite values are left for the
+            caller to refuse.
         """
         import torch
 
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
         features = []
         for start in range(0, len(films), self._batch):
             grey = torch.from_numpy(films[start : start + self._batch]).unsqueeze(1)  # [b, 1, H, W]
-            features.append(self._forward((grey.float() / 255 - mean) / std))  # [b, 3, H, W]
-        return np.concatenate(features) if features else np.zeros((0, self.width), np.float32)
+            features.append(self._forward((grey.float() / 255 - mean) / std, level))
+        return np.concatenate(features) if features else self.blank(level)[None][:0]
 
-    def blank(self, height: int, width: int) -> np.ndarray:
-        """The feature vector of no image: zeros after normalisation, as the paper feeds them."""
+    def blank(self, level: str = "pooled") -> np.ndarray:
+        """The features of no image: zeros after normalisation, as the paper feeds them."""
         import torch
 
-        features: np.ndarray = self._forward(torch.zeros(1, 3, height, width))[0]
+        features: np.ndarray = self._forward(torch.zeros(1, 3, *self.frame.shape), level)[0]
         return features
 
-    def _forward(self, batch: torch.Tensor) -> np.ndarray:
+    def rounding(self, films: np.ndarray) -> float:
+        """Largest difference of the pooled features in bf16, as a share of their largest value.
+
+        Args:
+            films: uint8 [n, H, W] to compare on.
+        """
+        exact = ImageEncoder(self._known, self.weights, self._device, self._batch).encode(films)
+        rounded = ImageEncoder(self._known, self.weights, self._device, self._batch, "bf16").encode(
+            films
+        )
+        return float(np.abs(rounded - exact).max() / np.abs(exact).max())
+
+    def _forward(self, batch: torch.Tensor, level: str) -> np.ndarray:
         import torch
 
-        network, device = self._ready
-        with one_thread(), torch.inference_mode():
+        with self._lock:  # several threads may ask for the network first
+            network, width, device = self._ready
+        bf16 = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with one_thread(), torch.inference_mode(), bf16:
             batch = batch.to(device, memory_format=torch.channels_last)
-            out: torch.Tensor = network(batch)
-        if out.shape[1:] != (self.width,):
-            raise ConfigError(f"{self.name}: expected {self.width} features, found {out.shape[1:]}")
-        features: np.ndarray = out.float().cpu().numpy()
+            pooled, grid = network(batch)
+        out = grid if level == "grid" else pooled
+        if out.shape[-1] != width:
+            raise ConfigError(f"{self.name}: expected {width} features, found {out.shape[-1]}")
+        kind = torch.float16 if level == "grid" else torch.float32
+        features: np.ndarray = out.to(kind).contiguous().cpu().numpy()
         return features
 
 

@@ -289,8 +289,9 @@ def test_a_tree_without_any_of_its_films_ends_in_an_error_and_one_without_report
 ) -> None:
     for path in (own / "files").rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(RejectsError, match=r"\(100\.00%\)"):
+    with pytest.raises(DataError, match=r"Not one of \d+ listed films is there.*mounted"):
         extract(config(own, tmp_path / "cache", "cxr"))
+    assert not (tmp_path / "cache/stores").exists()
     for path in (own / "files").rglob("*.txt"):
         path.unlink()
     with pytest.raises(DataError, match="expected report texts"):

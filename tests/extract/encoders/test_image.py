@@ -69,7 +69,7 @@ def test_encoding_leaves_the_network_and_the_thread_count_as_they_are(films: np.
 def test_the_blank_is_the_feature_of_zeros_after_normalisation(
     network: torch.nn.Module, file: Path
 ) -> None:
-    found = ImageEncoder("resnet34", Weights("cxr", path=file)).blank(224, 224)
+    found = ImageEncoder("resnet34", Weights("cxr", path=file)).blank()
     headless = torch.nn.Sequential(*list(network.children())[:-1])
     with torch.inference_mode():
         expected = headless(torch.zeros(1, 3, 224, 224)).flatten().numpy()

@@ -14,8 +14,8 @@ from PIL import Image
 from cm2.cache.store import EncodedShard
 from cm2.extract.encoders.image import ImageEncoder
 from cm2.extract.encoders.weights import Weights
-from cm2.extract.modalities.cxr import FilmEncoder
 from cm2.extract.modalities.film import prepare
+from cm2.extract.modalities.film_encoder import FilmEncoder
 from cm2.extract.work import Work
 
 
@@ -24,7 +24,8 @@ class Means:
 
     width = 2
 
-    def encode(self, films: np.ndarray) -> np.ndarray:
+    def encode(self, films: np.ndarray, level: str) -> np.ndarray:
+        assert level == "pooled"
         pixels = films.astype(np.float32)
         return np.stack([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))], axis=1)
 
@@ -79,8 +80,8 @@ def test_a_shard_of_bad_films_alone_is_a_shard(tmp_path: Path) -> None:
 
 def test_a_film_that_the_encoder_cannot_bear_is_a_reject_alone(tmp_path: Path) -> None:
     class Fragile(Means):
-        def encode(self, films: np.ndarray) -> np.ndarray:
-            values = super().encode(films)
+        def encode(self, films: np.ndarray, level: str) -> np.ndarray:
+            values = super().encode(films, level)
             values[1, 0] = np.inf
             return values
 

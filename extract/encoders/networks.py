@@ -1,0 +1,148 @@
+"""Image networks by name, without their classifiers, and how they are made faster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .weights import seeded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Known:
+    """One network that torchvision can build.
+
+    Args:
+        width: Length of its features.
+        head: Name of its classifier.
+        tokens: Whether it is a transformer, with a class token before those of the places.
+    """
+
+    width: int
+    head: str
+    tokens: bool = False
+
+
+NETWORKS: Mapping[str, Known] = {
+    "resnet34": Known(512, "fc"),
+    "resnet18": Known(512, "fc"),
+    "resnet50": Known(2048, "fc"),
+    "densenet121": Known(1024, "classifier"),
+    "vit_s_16": Known(384, "heads", tokens=True),
+    "vit_b_16": Known(768, "heads", tokens=True),
+}
+"""Offered networks; vit_s_16 is torchvision's VisionTransformer in the size of DeiT-S."""
+
+_VIT_SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
+
+
+def build(name: str, seed: int) -> nn.Module:
+    """Return a network of `NETWORKS` in evaluation mode, its classifier replaced by nothing.
+
+    Args:
+        name: The network.
+        seed: Of its random weights.
+    """
+    from torch import nn
+    from torchvision import models
+
+    with seeded(seed):
+        if name == "vit_s_16":
+            network: nn.Module = models.VisionTransformer(
+                image_size=224, patch_size=16, **_VIT_SMALL
+            )
+        else:
+            network = getattr(models, name)(weights=None)
+    setattr(network, NETWORKS[name].head, nn.Identity())
+    return network.eval()
+
+
+def body(name: str, network: Any) -> nn.Module:
+    """Return the part of a network that gives its features place by place.
+
+    It maps [B, 3, H, W] to [B, D, h, w], or to [B, 1 + h w, D] with the class token first. Batch
+    norms that follow a convolution are folded into it.
+    """
+    from torch import nn
+
+    if NETWORKS[name].tokens:
+        return _tokens(network)
+    if name.startswith("densenet"):
+        return fold(nn.Sequential(network.features, nn.ReLU()))
+    return fold(nn.Sequential(*list(network.children())[:-2]))
+
+
+def headless(body: nn.Module, *, tokens: bool) -> nn.Module:
+    """Return a network that gives pooled features [B, D] and features by place [B, S, D].
+
+    Args:
+        body: What `body` returns.
+        tokens: Whether its first token is that of the class.
+    """
+    from torch import nn
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    class Headless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            out: torch.Tensor = self.body(images)
+            if tokens:
+                return out[:, 0], out[:, 1:]
+            return adaptive_avg_pool2d(out, 1).flatten(1), out.flatten(2).transpose(1, 2)
+
+    return Headless().eval()
+
+
+def _tokens(network: Any) -> nn.Module:
+    import torch
+    from torch import nn
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            patches = self.network._process_input(images)  # [B, h w, D]
+            first = self.network.class_token.expand(len(images), -1, -1)
+            tokens: torch.Tensor = self.network.encoder(torch.cat([first, patches], dim=1))
+            return tokens
+
+    return Tokens()
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Return a copy in which every batch norm that alone follows a convolution is part of it."""
+    import torch.fx
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    traced = torch.fx.symbolic_trace(copy.deepcopy(network).eval())
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        conv = modules.get(str(before.target)) if before.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1:
+            continue
+        traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+        modules = dict(traced.named_modules())
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.recompile()
+    traced.delete_all_unused_submodules()
+    return traced
+
+
+__all__ = ["NETWORKS", "Known", "body", "build", "fold", "headless"]

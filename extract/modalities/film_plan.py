@@ -1,0 +1,137 @@
+"""The plan of any modality of films: which space its options name, and who encodes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ...cache.store import Space
+from ..config import ExtractConfig
+from ..encoders import vision
+from ..encoders.frame import FRAME, Frame
+from ..encoders.image import ImageEncoder
+from ..encoders.weights import Weights
+from ..work import Plan, Work
+from .film import AUGMENTATION, FAST_SCALE
+from .film_encoder import FilmEncoder, PreparedFilm
+
+SHARD_ITEMS = 64
+ENCODER = "resnet34"
+_COMPARED = 8
+
+
+def film_plan(
+    modality: str,
+    work: list[Work],
+    links: pa.Table,
+    rules: Mapping[str, object],
+    config: ExtractConfig,
+    weights: Weights | None,
+    *,
+    decoder: Callable[[bytes], Image.Image] | None = None,
+    decoding: Mapping[str, object] | None = None,
+) -> Plan:
+    """Return the plan of a modality whose items are files of films.
+
+    Args:
+        modality: Its name.
+        work: The films; the payload of each is its path.
+        links: One row per stay.
+        rules: How films were chosen.
+        config: Encoder, level, copies, decoding, precision, device.
+        weights: Of the encoder; None with the level pixels.
+        decoder: As for `FilmEncoder`.
+        decoding: What stands in the space for such a decoder.
+    """
+    encoder = None
+    if config.level != "pixels" and weights is not None:
+        encoder = image_encoder(config, modality, weights)
+    frame = FRAME if encoder is None else encoder.frame
+    encode = FilmEncoder(
+        encoder,
+        frame,
+        level=config.level,
+        views=config.views,
+        fast=config.fast_decode,
+        decoder=decoder,
+    )
+    provenance: dict[str, object] = {}
+    if weights is not None and encoder is not None:
+        provenance = dict(weights.provenance)
+        if config.precision == "bf16":
+            provenance |= _rounding(encode, encoder, work)
+    files = [item.payload for item in work]
+    return Plan(
+        space=_space(modality, encoder, frame, config, decoding),
+        work=work,
+        links=links,
+        rules=rules,
+        provenance=provenance,
+        encode=encode,
+        shard_items=SHARD_ITEMS,
+        blank=None if encoder is None else lambda: {"values": encoder.blank(config.level)},
+        files=[*files, *([] if encoder is None or weights is None else weights.files())],
+        note="" if encoder is None or weights is None else weights.note,
+    )
+
+
+def image_encoder(config: ExtractConfig, modality: str, weights: Weights) -> ImageEncoder:
+    """The encoder that options and weights name; a folder with config.json names its own."""
+    named = config.encoder_of(modality)
+    if named is None and not vision.is_folder(weights):
+        named = ENCODER
+    return ImageEncoder(named, weights, config.device, precision=config.precision)
+
+
+def _space(
+    modality: str,
+    encoder: ImageEncoder | None,
+    frame: Frame,
+    config: ExtractConfig,
+    decoding: Mapping[str, object] | None,
+) -> Space:
+    """What makes two films comparable; options at their defaults leave no trace in it."""
+    crop = frame.crop
+    square = crop is not None and crop[0] == crop[1]
+    exact = "grey, all pixels"
+    parts: dict[str, object] = {
+        "level": config.level,
+        "decode": f"grey, JPEG scale of {FAST_SCALE}x" if config.fast_decode else exact,
+        "resize": frame.resize if isinstance(frame.resize, int) else list(frame.resize),
+        "resample": frame.resample,
+        "crop": crop[0] if crop is not None and square else crop and list(crop),
+    }
+    if encoder is not None:
+        parts |= {
+            "encoder": encoder.name,
+            "weights": encoder.sha256,
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+        }
+        if config.precision != "fp32":
+            parts["precision"] = config.precision
+    if config.views:
+        parts["views"] = {"count": config.views, **AUGMENTATION}
+    if decoding:
+        parts["decode"] = dict(decoding)
+    return Space(modality, "vector" if encoder is not None else "pixels", parts)
+
+
+def _rounding(
+    encode: FilmEncoder, encoder: ImageEncoder, work: Sequence[Work]
+) -> dict[str, object]:
+    """How far bf16 is from fp32 on the first films that can be read."""
+    found = (encode.prepare(item) for item in sorted(work, key=lambda item: item.item_id))
+    readable = (film.pictures[0] for film in found if isinstance(film, PreparedFilm))
+    films = list(islice(readable, _COMPARED))
+    if not films:
+        return {}
+    share = encoder.rounding(np.stack(films))
+    return {"bf16": {"films_compared": len(films), "largest_difference_of_largest": share}}
+
+
+__all__ = ["ENCODER", "SHARD_ITEMS", "film_plan", "image_encoder"]
