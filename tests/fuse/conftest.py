@@ -16,8 +16,9 @@ SPACES = {
     "ehr": Space("ehr", "series", {"grid": 1}, ("pulse", "lactate", "constant", "measured")),
     "cxr": Space("cxr", "vector", {"encoder": "tiny", "weights": "random:0"}),
     "report": Space("report", "vector", {"encoder": "tiny-text"}),
+    "note": Space("note", "vector", {"encoder": "tiny-note"}),
 }
-HAVE = {"ehr": 1.0, "cxr": 0.5, "report": 0.7}
+HAVE = {"ehr": 1.0, "cxr": 0.5, "report": 0.7, "note": 0.6}
 
 CacheMaker = Callable[..., Path]
 

@@ -23,6 +23,10 @@ def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
         ({"K": 0}, "Option K = 0"),
         ({"dropout": 1.0}, "Option dropout"),
         ({"modalities": ["ehr", "ehr@abc"]}, "distinct"),
+        ({"coupling": "kendall", "K": 2}, "needs K = 1, found K = 2"),
+        ({"coupling": "joint", "copula_params": "per-dim"}, "copula_params must be shared"),
+        ({"coupling": "joint", "impute": "conditional"}, "which offers marginal"),
+        ({"coupling": "component", "impute": "conditional-mean"}, "marginal and conditional"),
     ],
 )
 def test_an_impossible_value_is_one_clear_sentence(options: dict[str, object], text: str) -> None:

@@ -263,12 +263,23 @@ def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("coupling", ["rosenblatt", "coordinate", "component"])
-@pytest.mark.parametrize("params", ["shared", "per-dim"])
+@pytest.mark.parametrize(
+    ("coupling", "params", "K"),
+    [
+        ("rosenblatt", "shared", 2),
+        ("rosenblatt", "per-dim", 2),
+        ("coordinate", "shared", 2),
+        ("coordinate", "per-dim", 2),
+        ("component", "shared", 2),
+        ("component", "per-dim", 2),
+        ("joint", "shared", 2),
+        ("kendall", "shared", 1),
+    ],
+)
 def test_terms_equal_their_loop_under_vmap_and_grad(
-    family: str, coupling: str, params: str
+    family: str, coupling: str, params: str, K: int
 ) -> None:
-    models = [some_joint(3, 3, 2, family, 0.3, s, coupling=coupling, params=params) for s in (0, 1)]
+    models = [some_joint(3, 3, K, family, 0.3, s, coupling=coupling, params=params) for s in (0, 1)]
     stacked, _ = torch.func.stack_module_state([Terms(m) for m in models])
     base = Terms(models[0])
     w = torch.randn(2, 6, 3, 3, dtype=torch.float64)

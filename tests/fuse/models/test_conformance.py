@@ -39,6 +39,13 @@ VARIANTS = [
     ),
     pytest.param({"model": "cm2", "copula": "clayton", "align": "none"}, id="cm2-unaligned"),
     pytest.param({"model": "cm2", "copula": "gumbel", "copula_dim": 0}, id="cm2-full-space"),
+    pytest.param({"model": "cm2", "coupling": "coordinate"}, id="cm2-coordinate"),
+    pytest.param(
+        {"model": "cm2", "coupling": "component", "impute": "conditional"}, id="cm2-component"
+    ),
+    pytest.param({"model": "cm2", "coupling": "joint", "impute": "marginal"}, id="cm2-joint"),
+    pytest.param({"model": "cm2", "coupling": "kendall", "K": 1}, id="cm2-kendall"),
+    pytest.param({"model": "cm2", "mixture_weights": "mlp"}, id="cm2-mlp-weights"),
 ]
 
 
@@ -192,6 +199,7 @@ def test_every_parameter_receives_gradient(options: Options, m: int) -> None:
     total(model, run(model, batch)).backward()
     for name, parameter in model.named_parameters():
         unused = options.get("align") == "none" and name == "space.projection"
+        unused |= options.get("K") == 1 and name.endswith("logits")  # one weight is always 1
         if parameter.numel() and not unused:
             assert parameter.grad is not None, name
             assert (parameter.grad != 0).any(), name

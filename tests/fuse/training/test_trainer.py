@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 from cm2.cache import atomic, checkpoint
 from cm2.cache.lease import Lease
 from cm2.errors import BusyError, ConfigError, DataError, IntegrityError, Interrupted
-from cm2.fuse.config import FuseConfig
+from cm2.fuse.config import COPULAS, FuseConfig
 from cm2.fuse.rundir import BEST, CONFIG, LAST, TRAINER, RunDir
 from cm2.fuse.training.trainer import fuse, plan
 from cm2.progress import Stop
+
+CacheMaker = Callable[..., Path]
 
 TINY = {"hidden": 8, "fusion_hidden": 8, "copula_dim": 4, "K": 2, "epochs": 4, "lr": 1e-2}
 TIMED = {"run.json"}
@@ -144,7 +147,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from cm2.cache import atomic
-from cm2.fuse.config import FuseConfig
+from cm2.fuse.config import COPULAS, FuseConfig
 from cm2.fuse.training.trainer import fuse
 options, cache, out, fatal = eval(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 seen = 0
@@ -383,6 +386,28 @@ def test_the_numbers_of_numerics_version_1(undisturbed: dict[str, str], small_ca
     # When this fails on purpose, raise NUMERICS_VERSION in fuse/identity.py.
     losses = [row["val_loss"] for row in fuse(config(), small_cache).history]
     assert losses == pytest.approx(GOLDEN, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def four_modalities(make_cache: CacheMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("ehr", "cxr", "report", "note")
+    return make_cache(tmp_path_factory.mktemp("four") / "cache", modalities=names)
+
+
+@pytest.mark.parametrize("copula", COPULAS)
+@pytest.mark.parametrize("M", [2, 3, 4])
+def test_every_family_trains_and_is_described_with_two_to_four_modalities(
+    four_modalities: Path, place: Path, copula: str, M: int
+) -> None:
+    names = ("ehr", "cxr", "report", "note")[:M]
+    options = config(copula=copula, modalities=names, epochs=2, impute="conditional")
+    run = fuse(options, four_modalities, place)
+    assert math.isfinite(run.history[-1]["train_copula"])
+    assert (run.history[-1]["train_copula"] == 0) == (copula == "independence")
+    assert run.learned is not None
+    assert run.learned["family"] == copula
+    assert set(run.learned["validation_ks"]) == set(names)
+    assert len(run.learned["u_histogram"]) == M * (M - 1) // 2
 
 
 GOLDEN = [0.6991944963, 0.6865104906, 0.6709285107, 0.6525411226]
