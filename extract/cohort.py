@@ -17,6 +17,10 @@ from .splits import assign
 
 READMISSION_DAYS = 30
 TASKS = ("ihm", "readm")
+PUBLISHED_SPLITS = {
+    "mimic3": {"train": 14_681, "val": 3_222, "test": 3_236},
+    "mimic4": {"train": 18_064, "val": 2_035, "test": 4_972},
+}
 _EPSILON_HOURS = 1e-6
 
 
@@ -69,7 +73,7 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
         unit=pl.col("unit").fill_null("unknown"),
     )
     admissions = stays if config.readm_rule == "icu" else source.admissions.unique()
-    stays = stays.join(_readmitted(admissions), on="hadm_id", how="left")
+    stays = stays.join(readmitted(admissions), on="hadm_id", how="left")
     attrition.add("task", "eligible at 48 h", stays.filter("eligible"))
     splits, split_rule = assign(
         source.dataset, stays["subject_id"].to_list(), config.splits, config.split_seed
@@ -92,7 +96,7 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
         in_readm="eligible",
         y_readm=readm.cast(pl.Int8),
     ).sort("stay_id")
-    return _to_arrow(table), {
+    return to_arrow(table), {
         "dataset": source.dataset,
         "release": source.release,
         "synthetic": source.synthetic,
@@ -174,7 +178,7 @@ def _died(rule: str) -> pl.Expr:
     return pl.any_horizontal(within)
 
 
-def _readmitted(admissions: pl.DataFrame) -> pl.DataFrame:
+def readmitted(admissions: pl.DataFrame) -> pl.DataFrame:
     """Return hadm_id, readmitted: the patient's next admission begins within 30 days."""
     ordered = admissions.select("subject_id", "hadm_id", "admittime", "dischtime").sort(
         "subject_id", "admittime", "dischtime", "hadm_id"
@@ -185,7 +189,8 @@ def _readmitted(admissions: pl.DataFrame) -> pl.DataFrame:
     return ordered.select("hadm_id", readmitted=soon)
 
 
-def _to_arrow(table: pl.DataFrame) -> pa.Table:
+def to_arrow(table: pl.DataFrame) -> pa.Table:
+    """Return the stays as an Arrow table with plain text columns."""
     arrow = table.to_arrow()
     strings = {"split", "sex", "race", "unit"}
     schema = pa.schema(
@@ -216,4 +221,13 @@ def _tasks(source: Source, table: pl.DataFrame, stays: pl.DataFrame) -> dict[str
     }
 
 
-__all__ = ["TASKS", "build", "check", "race_group", "rules"]
+__all__ = [
+    "PUBLISHED_SPLITS",
+    "TASKS",
+    "build",
+    "check",
+    "race_group",
+    "readmitted",
+    "rules",
+    "to_arrow",
+]

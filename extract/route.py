@@ -39,12 +39,16 @@ class Route(Protocol):
 
 
 def open_route(config: ExtractConfig) -> Route:
-    """Return the route of a call: the user's own files, or a release of MIMIC.
+    """Return the route of a call: an existing tree, the user's own files, or a release of MIMIC.
 
     Raises:
         ConfigError: The options contradict each other.
         DataError: There is no source.
     """
+    if config.from_tree is not None:
+        from .tree import TreeRoute
+
+        return TreeRoute(config)
     if config.own_data:
         from .own.route import OwnRoute
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +58,23 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig) -> Plan:
         )
     )
     found = events.load(source, stays, config.cache, config.preset)
+    provenance = {"dataset": source.dataset, "tables": events.provenance(source)}
+    return plan_of(found, stays["stay_id"].to_list(), config, provenance)
+
+
+def plan_of(
+    found: pl.DataFrame, stays: list[int], config: ExtractConfig, provenance: Mapping[str, object]
+) -> Plan:
+    """Return the work of series whose measurements are at hand.
+
+    Args:
+        found: stay_id, hours, variable, value; one row per stay, time and variable, sorted.
+        stays: Every stay of the cohort.
+        config: Preset and grid.
+        provenance: Where the measurements come from, for the record.
+    """
     found = found.filter(pl.col("hours") <= config.until_hours)
-    stay_ids = np.sort(stays["stay_id"].to_numpy())
+    stay_ids = np.sort(np.asarray(stays, dtype=np.int64))
     cells = last_in_bin(found, stay_ids, config.step_hours, config.until_hours)
     stamps = _stamps(found)
     counts = dict(found.group_by("stay_id").len().iter_rows())
@@ -71,9 +86,9 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig) -> Plan:
     return Plan(
         space=space(config),
         work=work,
-        links=_links(stays["stay_id"].to_list(), set(stamps)),
+        links=_links(stays, set(stamps)),
         rules={"one_series_per_stay": True, "until_hours": float(config.until_hours)},
-        provenance={"dataset": source.dataset, "tables": events.provenance(source)},
+        provenance=provenance,
         encode=_Encoder(cells, config.preset),
         shard_items=SHARD_ITEMS,
     )
@@ -130,4 +145,4 @@ def _links(stay_ids: list[int], present: set[int]) -> pa.Table:
     )
 
 
-__all__ = ["NO_MEASUREMENT", "SHARD_ITEMS", "plan", "space"]
+__all__ = ["NO_MEASUREMENT", "SHARD_ITEMS", "plan", "plan_of", "space"]
