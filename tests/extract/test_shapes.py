@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -33,10 +34,18 @@ def made(root: Path, cache: Path, modality: str) -> dict[str, bytes]:
     parts = ("stores", "cohorts/default/links", "cohorts/default/stays.parquet")
     files = [f for part in parts for f in sorted([*cache.glob(part), *cache.glob(f"{part}/**/*")])]
     return {
-        file.relative_to(cache).as_posix(): file.read_bytes()
+        file.relative_to(cache).as_posix(): content(file)
         for file in files
         if file.is_file() and file.name != "provenance.json"
     }
+
+
+def content(file: Path) -> bytes:
+    """Bytes of a file; of links without the hash of the cohort, which names the release."""
+    if file.parent.name != "links" or file.suffix != ".json":
+        return file.read_bytes()
+    links = json.loads(file.read_bytes())
+    return json.dumps({k: v for k, v in links.items() if k not in ("cohort", "sha256")}).encode()
 
 
 def read(path: Path) -> Rows:
@@ -102,7 +111,7 @@ def release_1_0(root: Path, name: Path, rows: Rows) -> None:
 
 def release_3(root: Path, name: Path, rows: Rows) -> None:
     """A further column in front, as `order_provider_id` and `caregiver_id` came."""
-    write(root / name, [["caregiver_id", *rows[0]], *(["7", *row] for row in rows[1:])])
+    write(root / name, [["further_id", *rows[0]], *(["7", *row] for row in rows[1:])])
 
 
 @pytest.mark.parametrize(
