@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -38,13 +39,13 @@ def hashed(dataset: str, subject_id: object, seed: int) -> str:
 
 
 def assign(
-    dataset: str, subjects: Iterable[int], path: Path | None, seed: int
-) -> tuple[dict[int, str], dict[str, object]]:
+    dataset: str, subjects: Iterable[Any], path: Path | None, seed: int
+) -> tuple[dict[Any, str], dict[str, object]]:
     """Give every patient a split.
 
     Args:
         dataset: Name of the data set.
-        subjects: Patients of the cohort.
+        subjects: Patients of the cohort, numbers or text; with a path numbers.
         path: The user's table or folder of lists; None for the hash.
         seed: Seed of the hash.
 

@@ -24,6 +24,8 @@ class ModalityResult:
         weights: What the encoder's weights are; empty without an encoder.
         seconds: Time taken; 0 when nothing had changed.
         rejects: Table of the rejects, relative to the cache.
+        timing: What is known of the times of the items against the prediction time; empty where
+            the source guarantees it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ModalityResult:
     weights: str = ""
     seconds: float = 0.0
     rejects: str = ""
+    timing: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class ExtractSummary:
             ),
         ]
         for m in self.modalities:
+            if m.timing:
+                parts.append(f"prediction time of {m.name}: {m.timing}")
             if m.absent:
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in m.absent.items())
                 parts.append(f"stays without {m.name}: {reasons}")

@@ -26,7 +26,11 @@ def bins(until_hours: float, step_hours: float) -> int:
 
 
 def last_in_bin(
-    found: pl.DataFrame, stay_ids: npt.NDArray[np.int64], step_hours: float, until_hours: float
+    found: pl.DataFrame,
+    stay_ids: npt.NDArray[np.int64],
+    step_hours: float,
+    until_hours: float,
+    width: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """Put the last measurement of each bin into its cell.
 
@@ -35,12 +39,14 @@ def last_in_bin(
         stay_ids: Rows of the result, ascending.
         step_hours: Width of a bin.
         until_hours: Measurements after this are not used.
+        width: Number of variables V; by default the 17 of variables.csv.
 
     Returns:
-        ``[N, T, 17]``; NaN where a bin has no measurement.
+        ``[N, T, V]``; NaN where a bin has no measurement.
     """
     steps = bins(until_hours, step_hours)
-    cells = np.full((len(stay_ids), steps, len(variables())), np.nan, dtype=np.float32)
+    width = len(variables()) if width is None else width
+    cells = np.full((len(stay_ids), steps, width), np.nan, dtype=np.float32)
     hours = found["hours"].to_numpy()
     used = hours <= until_hours + _EPSILON
     found, hours = found.filter(pl.Series(used)), hours[used]

@@ -1,0 +1,1 @@
+"""The user's own data: a table of stays, and one file of arrays, tables, images or texts each."""

@@ -1,0 +1,161 @@
+"""Long event tables of the user: stay, time, variable, value; brought to a regular grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ...cache.cohort import Cohort
+from ...cache.store import Space
+from ...errors import SchemaError
+from ..modalities.grid import last_in_bin
+from ..work import Plan
+from . import rows
+from .spec import KNOWN, MEASURED, OwnFile
+from .tables import (
+    NOT_CHECKED,
+    collect,
+    filtered,
+    header,
+    is_text,
+    number,
+    require,
+    scan,
+    timed,
+)
+
+MOST_VARIABLES = 1000
+
+
+def plan(
+    spec: OwnFile, cohort: Cohort, stays: pl.DataFrame, step_hours: float, until_hours: float
+) -> Plan:
+    """Return the work of a long table: one series per stay with any measurement.
+
+    Every variable becomes three columns: its value, carried forward from the last bin that has
+    one; `known:`, 0 before its first measurement; and `measured:`, 1 in bins of its own. Of several
+    values at one time the largest counts.
+
+    Args:
+        spec: The file.
+        cohort: The stays.
+        stays: `_id`, `_row` and perhaps `_intime` of the stays.
+        step_hours: Width of a bin.
+        until_hours: End of the grid; nothing later is used.
+
+    Raises:
+        DataError: The file is unreadable, or none of its rows belongs to the cohort.
+        SchemaError: A column is missing, or there are no times.
+    """
+    table = scan(spec.file)
+    schema = header(spec.file, table)
+    needed = [spec.id, spec.variable, spec.value]
+    require(spec.file, schema, needed, f"Name your columns in {spec.table}.")
+    table = filtered(spec.file, table, schema, spec)
+    word = pl.col(spec.variable).cast(pl.String).str.strip_chars()
+    table = table.with_columns(_variable=word)
+    variables = _variables(spec, table)
+    kind = schema[spec.value]
+    table = table.filter(pl.col("_variable").is_in(variables)).with_columns(
+        _value=number(spec.value, kind, spec.missing), _text=is_text(spec.value, kind, spec.missing)
+    )
+    mine, timing = timed(spec.file, table, schema, spec, stays, until_hours)
+    if timing == NOT_CHECKED:
+        raise SchemaError(
+            f"{spec.file}: an event table needs times: one of the columns {spec.hours!r}, "
+            f"{spec.minute!r}, {spec.time!r}; found {', '.join(schema)}. Name "
+            f"yours in {spec.table}."
+        )
+    total = int(collect(spec.file, table.select(pl.len())).item())
+    frame = collect(
+        spec.file, mine.select("_id", "_row", "_hours", "_late", "_variable", "_value", "_text")
+    )
+    named = set(frame["_id"])
+    early = int((frame["_hours"] < 0).sum())
+    inside = frame.filter(~pl.col("_late") & (pl.col("_hours") >= 0))
+    words = set(inside.filter("_text")["_row"])
+    held = inside.drop_nulls("_value")
+    infinite = set(held.filter(pl.col("_value").is_infinite())["_row"])
+    place = {name: i for i, name in enumerate(variables)}
+    found = (
+        held.filter(pl.col("_value").is_finite())
+        .select(
+            stay_id=pl.col("_row").cast(pl.Int64),
+            hours="_hours",
+            variable=pl.col("_variable").replace_strict(place, return_dtype=pl.Int64),
+            value="_value",
+        )
+        .group_by("stay_id", "hours", "variable")
+        .agg(pl.col("value").max())
+        .sort("stay_id", "hours", "variable")
+    )
+    order = np.array(sorted({*found["stay_id"], *words, *infinite}), dtype=np.int64)
+    cells = last_in_bin(found, order, step_hours, until_hours, len(variables))
+    texts = dict(stays.select("_row", "_id").iter_rows())
+    ids = [texts[row] for row in order.tolist()]
+    empty = set(inside["_id"]) - set(ids)
+    result = rows.Rows(
+        stays=ids,
+        values=_expand(cells),
+        mask=np.ones(cells.shape[:2], dtype=bool),
+        rejects={
+            **{
+                int(i): ("NotANumber", "a value is no number; list what means unknown in missing")
+                for i in np.flatnonzero(np.isin(order, sorted(words)))
+            },
+            **{
+                int(i): ("Infinite", "a value is infinite")
+                for i in np.flatnonzero(
+                    np.isin(order, sorted(infinite)) | np.isinf(cells).any(axis=(1, 2))
+                )
+            },
+        },
+        absent={
+            **dict.fromkeys(named - set(ids) - empty, rows.AFTER_PREDICTION),
+            **dict.fromkeys(empty, rows.ALL_EMPTY),
+        },
+        ignored=total - frame.height,
+    )
+    columns = (*variables, *(KNOWN + v for v in variables), *(MEASURED + v for v in variables))
+    space = Space(
+        spec.name,
+        "series",
+        {"own": "events", "step_hours": float(step_hours), "until_hours": float(until_hours)},
+        columns,
+    )
+    rules = {"rows": "last of a bin", "rows_before_entry": early, "variables": variables}
+    return rows.plan(spec, cohort, space, result, rules, timing)
+
+
+def _variables(spec: OwnFile, table: pl.LazyFrame) -> list[str]:
+    found = set(
+        collect(spec.file, table.select(pl.col("_variable").unique()))["_variable"].drop_nulls()
+    )
+    absent = [name for name in spec.keep if name not in found]
+    if absent and len(absent) == len(spec.keep):
+        raise SchemaError(
+            f"{spec.file}: none of the variables in `keep` of {spec.table} is in the column "
+            f"{spec.variable!r}, the first of which is {sorted(found)[:1]}"
+        )
+    chosen = list(spec.keep) or sorted(found - set(spec.drop))
+    if not chosen or len(chosen) > MOST_VARIABLES:
+        raise SchemaError(
+            f"{spec.file}: expected 1 to {MOST_VARIABLES} variables in the column "
+            f"{spec.variable!r}, found {len(chosen)}; name them with `keep` in {spec.table}"
+        )
+    return chosen
+
+
+def _expand(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Carry cells [N, T, V] (NaN where empty) forward; values, known, measured: [N, T, 3 V]."""
+    measured = ~np.isnan(cells)
+    steps = np.arange(cells.shape[1])[None, :, None]
+    latest = np.maximum.accumulate(np.where(measured, steps, -1), axis=1)
+    carried = np.take_along_axis(cells, latest.clip(0), axis=1)
+    known = latest >= 0
+    values = np.where(known, carried, np.float32(0))
+    return np.concatenate([values, known.astype(np.float32), measured.astype(np.float32)], axis=-1)
+
+
+__all__ = ["MOST_VARIABLES", "plan"]

@@ -1,0 +1,225 @@
+"""Images of the user: a table of paths; each is decoded to grey, framed and encoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image, UnidentifiedImageError
+
+from ...cache.cohort import Cohort
+from ...cache.store import EncodedShard, Reject, Space
+from ...errors import DataError, UnsupportedError
+from ..config import ExtractConfig
+from ..encoders.frame import Frame
+from ..encoders.image import ImageEncoder
+from ..encoders.weights import Weights
+from ..modalities.film import LARGEST_PIXELS, UnreadableFilm
+from ..work import Plan, Work
+from . import rows
+from .listed import absent, item_id, read
+from .spec import OwnFile
+
+SHARD_ITEMS = 64
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+_DEEP = ("I;16", "I;16B", "I;16L", "I")
+_DICOM = b"DICM"
+MISSING = "no file"
+
+
+def plan(
+    spec: OwnFile,
+    cohort: Cohort,
+    stays: pl.DataFrame,
+    config: ExtractConfig,
+    name: str | None,
+    weights: Weights,
+) -> Plan:
+    """Return the work of a table of image paths.
+
+    Args:
+        spec: The table; paths are relative to `folder`, else to the folder of the table.
+        cohort: The stays.
+        stays: `_id`, `_row` and perhaps `_intime` of the stays.
+        config: Prediction time, device.
+        name: Encoder by name; None for that of a folder of weights.
+        weights: Of the encoder.
+
+    Raises:
+        DataError: No row belongs to the cohort, or not one listed image is there.
+        UnsupportedError: The images are DICOM.
+    """
+    encoder = ImageEncoder(name, weights, config.device)
+    listed = read(spec, spec.path, stays, config.until_hours)
+    if listed.frame.is_empty() and not listed.late:
+        raise rows.no_match(spec, cohort, listed.ignored)
+    root = spec.folder or spec.file.parent
+    work: dict[str, Work] = {}
+    items: dict[str, list[str]] = {}
+    for stay, hours, word in listed.frame.iter_rows():
+        if word is None:
+            continue
+        path = root / word
+        stamp = content_stamp(path)
+        item = item_id(word, stamp, hours)
+        linked = items.setdefault(stay, [])
+        if item not in linked:
+            linked.append(item)
+        work.setdefault(item, Work(item, stamp, path, {"hours_from_intime": hours}))
+    missing = [item.payload for item in work.values() if item.stamp == MISSING]
+    if work and len(missing) == len(work):
+        raise DataError(
+            f"{spec.file}: not one of the {len(work)} listed images is there; the first should be "
+            f"{missing[0]}. Name their folder with folder=… in {spec.table}."
+        )
+    parts = {
+        "own": "images",
+        "encoder": encoder.name,
+        "weights": encoder.sha256,
+        "grey": None if spec.grey is None else list(spec.grey),
+        "frame": [encoder.frame.resize, encoder.frame.crop, encoder.frame.resample],
+        "mean": list(encoder.mean),
+        "std": list(encoder.std),
+    }
+    return Plan(
+        space=Space(spec.name, "vector", parts),
+        work=list(work.values()),
+        links=rows.links(cohort, items, absent(listed, items)),
+        rules={"rows": "all, in time order", "prediction_time": listed.timing},
+        provenance={
+            "file": spec.file.name,
+            "rows_of_no_stay": listed.ignored,
+            "weights": weights.note,
+            "random_weights": weights.random,
+        },
+        encode=_Encoder(encoder, spec.grey),
+        shard_items=SHARD_ITEMS,
+        blank=lambda: {"values": encoder.blank()},
+        files=[item.payload for item in work.values()],
+        note=weights.note,
+        timing=listed.timing,
+    )
+
+
+def content_stamp(path: Path) -> str:
+    """SHA-256 of a file, or a word for why it has none.
+
+    Raises:
+        UnsupportedError: It is DICOM.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(132)[128:] == _DICOM:
+                raise UnsupportedError(
+                    f"{path} is DICOM, which cm2 does not read: its grey values need the windows "
+                    "and the inversion of its own header. Convert the files once, for example with "
+                    "`dcm2img --write-16-bit-png --use-window 1 IN.dcm OUT.png` of DCMTK, look at "
+                    "some, and list the PNG files (grey=[0, 65535] in the TOML table)."
+                )
+            stream.seek(0)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return MISSING
+    except OSError as error:
+        return type(error).__name__
+
+
+def decode(content: bytes, frame: Frame, grey: tuple[float, float] | None) -> np.ndarray:
+    """Decode an image to grey in its frame, uint8 [H, W].
+
+    Args:
+        content: JPEG, PNG, TIFF or BMP; 8-bit of any colours, or 16-bit grey.
+        frame: The frame.
+        grey: Of 16-bit images the values that become 0 and 255; others are cut.
+
+    Raises:
+        UnreadableFilm: Damaged, of another kind, of impossible size, or without any content.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if picture.size[0] * picture.size[1] > LARGEST_PIXELS:
+                raise UnreadableFilm("TooLarge", f"{picture.size[0]} x {picture.size[1]} pixels")
+            picture.load()
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UnreadableFilm("TooLarge", f"more than {LARGEST_PIXELS} pixels") from error
+        except UnidentifiedImageError as error:
+            raise UnreadableFilm("NotAnImage", f"expected {', '.join(FORMATS)}") from error
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise UnreadableFilm("Truncated", "the image is truncated or damaged") from error
+    if picture.mode in _DEEP:
+        picture = _rescaled(picture, grey)
+    elif picture.mode in ("RGBA", "LA", "P", "CMYK", "YCbCr"):
+        picture = picture.convert("RGB").convert("L")
+    elif picture.mode in ("L", "RGB", "1"):
+        picture = picture.convert("L")
+    else:
+        raise UnreadableFilm("WrongColours", f"8-bit colours or 16-bit grey, found {picture.mode}")
+    low, high = picture.getextrema()
+    if low == high:
+        raise UnreadableFilm("Constant", "all pixels have one value")
+    return frame.cut(frame.resized(picture))
+
+
+def _rescaled(picture: Image.Image, grey: tuple[float, float] | None) -> Image.Image:
+    if grey is None:
+        raise UnreadableFilm(
+            "SixteenBit", "say which values are black and white: grey = [low, high] in its table"
+        )
+    low, high = grey
+    values = (np.asarray(picture, dtype=np.float64) - low) / (high - low)
+    return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8))
+
+
+class _Encoder:
+    """Turns images into a shard; bad ones become rejects."""
+
+    def __init__(self, encoder: ImageEncoder, grey: tuple[float, float] | None) -> None:
+        self._encoder, self._grey = encoder, grey
+
+    def __call__(self, work: Sequence[Work]) -> EncodedShard:
+        rejects: list[Reject] = []
+        good: list[tuple[Work, str, int]] = []
+        pictures: list[np.ndarray] = []
+        for item in work:
+            try:
+                content = item.payload.read_bytes()
+                picture = decode(content, self._encoder.frame, self._grey)
+            except FileNotFoundError:
+                message = "the file is listed and does not exist"
+                rejects.append(Reject(item.item_id, "read", "MissingFile", message))
+            except OSError as error:
+                message = error.strerror or "input error"
+                rejects.append(Reject(item.item_id, "read", type(error).__name__, message))
+            except UnreadableFilm as error:
+                rejects.append(Reject(item.item_id, "decode", error.kind, str(error)))
+            else:
+                pictures.append(picture)
+                good.append((item, hashlib.sha256(content).hexdigest(), len(content)))
+        shape = (0, *self._encoder.frame.shape)
+        values = self._encoder.encode(np.stack(pictures) if pictures else np.zeros(shape, np.uint8))
+        finite = np.isfinite(values).all(axis=1)
+        for (item, _, _), fine in zip(good, finite, strict=True):
+            if not fine:
+                message = "the encoder gave NaN or infinity for this image"
+                rejects.append(Reject(item.item_id, "nonfinite", "NonFinite", message))
+        kept = [entry for entry, fine in zip(good, finite, strict=True) if fine]
+        return EncodedShard(
+            item_ids=[item.item_id for item, _, _ in kept],
+            source_hashes=[digest for _, digest, _ in kept],
+            arrays={"values": values[finite]},
+            facts={
+                "hours_from_intime": [item.facts["hours_from_intime"] for item, _, _ in kept],
+                "bytes": [size for _, _, size in kept],
+            },
+            rejects=rejects,
+        )
+
+
+__all__ = ["FORMATS", "MISSING", "SHARD_ITEMS", "content_stamp", "decode", "plan"]

@@ -1,0 +1,110 @@
+"""Rows that each name one item of a stay: an image or a text; several per stay in time order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ...errors import ConfigError, SchemaError
+from ..config import ExtractConfig
+from ..encoders.weights import Weights, choose
+from . import rows
+from .spec import OwnFile
+from .tables import collect, filtered, header, require, scan, timed
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The items of the stays of a cohort.
+
+    Args:
+        frame: `_id` (stay as text), `_hours` (null without times), `_what` (path or text, null or
+            empty where there is none), in the order of stays and times.
+        late: Stays of rows after the prediction time.
+        timing: What to record of the times.
+        ignored: Rows of no stay.
+    """
+
+    frame: pl.DataFrame
+    late: frozenset[str]
+    timing: str
+    ignored: int
+
+
+def read(spec: OwnFile, column: str, stays: pl.DataFrame, until_hours: float) -> Listed:
+    """Read the table of a modality.
+
+    Args:
+        spec: The file.
+        column: Its column of paths or texts.
+        stays: `_id`, `_row` and perhaps `_intime` of the stays.
+        until_hours: Rows later than this are not used, where the table has times.
+
+    Raises:
+        DataError: The file is unreadable.
+        SchemaError: A column is missing or holds no text.
+    """
+    table = scan(spec.file)
+    schema = header(spec.file, table)
+    require(spec.file, schema, [spec.id, column], f"Name your columns in {spec.table}.")
+    if schema[column] not in (pl.String, pl.Categorical):
+        raise SchemaError(f"{spec.file}: {column!r} must hold text, found {schema[column]}")
+    table = filtered(spec.file, table, schema, spec)
+    total = int(collect(spec.file, table.select(pl.len())).item())
+    unknown = ["", *(str(value) for value in spec.missing)]
+    what = pl.col(column).cast(pl.String)
+    table = table.with_columns(
+        _what=pl.when(what.str.strip_chars().is_in(unknown)).then(None).otherwise(what)
+    )
+    mine, timing = timed(spec.file, table, schema, spec, stays, until_hours)
+    frame = collect(spec.file, mine.select("_id", "_row", "_hours", "_late", "_what"))
+    kept = frame.filter(~pl.col("_late")).sort("_row", "_hours", "_what", nulls_last=True)
+    return Listed(
+        frame=kept.select("_id", "_hours", "_what"),
+        late=frozenset(frame.filter("_late")["_id"]),
+        timing=timing,
+        ignored=total - frame.height,
+    )
+
+
+def absent(listed: Listed, items: dict[str, list[str]]) -> dict[str, str]:
+    """Why stays that the table names have no item."""
+    return {
+        **{stay: rows.AFTER_PREDICTION for stay in listed.late if stay not in items},
+        **{stay: rows.ALL_EMPTY for stay in set(listed.frame["_id"]) if stay not in items},
+    }
+
+
+def item_id(name: str, content: str, hours: float | None) -> str:
+    """Name of an item by its source, content and time: what changes is another item."""
+    digest = hashlib.sha256(f"{content} {hours}".encode()).hexdigest()
+    tail = "".join(sign if sign.isprintable() else "?" for sign in name)[-200:]
+    return f"{tail}:{digest[:16]}"
+
+
+def encoder_of(
+    spec: OwnFile, config: ExtractConfig, encoded: Sequence[str], default: str | None
+) -> tuple[str | None, Weights]:
+    """Name and weights of the encoder of a modality; a path as its name is both.
+
+    Raises:
+        ConfigError: Neither is named.
+    """
+    word = config.encoder_of(spec.name) or spec.encoder
+    if word is None:
+        raise ConfigError(
+            f"{spec.name}: images and texts need an encoder; give --encoder {spec.name}=NAME "
+            "(resnet34 for images, minilm or tinybert for texts) with --weights, or the path of a "
+            f"folder with weights as --encoder {spec.name}=PATH"
+        )
+    if Path(word).expanduser().exists():
+        weights = Weights(spec.name, path=Path(word).expanduser())
+        return default, weights
+    return word, choose(config.weights, spec.name, encoded, synthetic=False)
+
+
+__all__ = ["Listed", "absent", "encoder_of", "item_id", "read"]
