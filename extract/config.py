@@ -137,16 +137,6 @@ class ExtractConfig(BaseModel):
         default=False,
         description="Go on although a table has over 0.5 % more or fewer rows than its release.",
     )
-    items: Path | None = Field(
-        default=None,
-        description="Your own rows for the item map: a table with the columns of items.csv "
-        "(source, itemid, variable, unit, label); a row replaces that of the same source and item.",
-    )
-    variables: Path | None = Field(
-        default=None,
-        description="Your own rows for the list of variables: a table with the columns of "
-        "variables.csv; a row replaces the variable of the same name, others are added at the end.",
-    )
     encoder: tuple[str, ...] = Field(
         default=(),
         description="Encoder by name, preceded by MODALITY= when several modalities have one; by "

@@ -39,11 +39,6 @@ class TreeRoute:
                 f"--from: an existing tree holds series only (--modality ehr), found "
                 f"{', '.join(config.modality)}. Films and notes need the raw data with --data."
             )
-        if config.items is not None or config.variables is not None:
-            raise ConfigError(
-                "--from: the variables of an existing tree are fixed; --items and --variables need "
-                "the raw data with --data."
-            )
         self.modalities: tuple[str, ...] = ("ehr",)
         self.config = config
         self.path = config.from_tree or config.data
