@@ -63,7 +63,8 @@ def extract(
             )
     _refuse_rejects(config, results)
     info = cohort.info
-    dataset = f"{info['dataset']} {info['release']}" + (", synthetic" if info["synthetic"] else "")
+    dataset = f"{info['dataset']} {info['release']}".strip()
+    dataset += ", synthetic" if info["synthetic"] else ""
     return ExtractSummary(
         cache=config.cache,
         cohort=cohort.name,
@@ -150,6 +151,8 @@ def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
         space=plan.space.id,
         complete=False,
         weights=plan.note,
+        timing=plan.timing,
+        plausibility=tuple(dict(row) for row in plan.plausibility),
     )
 
 

@@ -24,6 +24,7 @@ class ModalityResult:
         weights: What the encoder's weights are; empty without an encoder.
         seconds: Time taken; 0 when nothing had changed.
         rejects: Table of the rejects, relative to the cache.
+        plausibility: Per variable how often it was observed, and quantiles of its values.
         timing: What is known of the times of the items against the prediction time; empty where
             the source guarantees it.
     """
@@ -40,6 +41,7 @@ class ModalityResult:
     weights: str = ""
     seconds: float = 0.0
     rejects: str = ""
+    plausibility: Sequence[Mapping[str, Any]] = ()
     timing: str = ""
 
 
@@ -80,8 +82,12 @@ class ExtractSummary:
             f"cohort {self.cohort}: {self.dataset}",
             table(head, [[row.get(key) for key in keys] for row in self.attrition]),
             table(
-                ["task", "stays", "positives"],
-                [[name, task["stays"], task["positives"]] for name, task in self.tasks.items()],
+                ["task", "stays", "positives", *(["paper"] if papers else [])],
+                [
+                    [name, task["stays"], task["positives"]]
+                    + ([task.get("paper_positives")] if papers else [])
+                    for name, task in self.tasks.items()
+                ],
             ),
             table(
                 ["modality", "items", "encoded now", "rejected", "stays with"]
@@ -102,6 +108,10 @@ class ExtractSummary:
         for m in self.modalities:
             if m.timing:
                 parts.append(f"prediction time of {m.name}: {m.timing}")
+            if m.plausibility:
+                columns = list(m.plausibility[0])
+                cells = [[row.get(name) for name in columns] for row in m.plausibility]
+                parts.append(table(columns, cells))
             if m.absent:
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in m.absent.items())
                 parts.append(f"stays without {m.name}: {reasons}")

@@ -74,6 +74,7 @@ class Plan:
         note: One line for people about the weights; empty when there are none.
         timing: What is known of the times of the items against the prediction time; empty where
             the source guarantees it.
+        plausibility: Per variable how often it was observed and its quantiles; for people.
     """
 
     space: Space
@@ -88,3 +89,4 @@ class Plan:
     files: Sequence[Path] = ()
     note: str = ""
     timing: str = ""
+    plausibility: Sequence[Mapping[str, object]] = ()

@@ -18,6 +18,7 @@ from ..sources.catalogue import Preset, columns, variables
 from ..work import Plan, Work
 from . import events
 from .grid import columns_of, last_in_bin
+from .plausibility import plausibility
 
 SHARD_ITEMS = 2048
 NO_MEASUREMENT = "no_measurement"
@@ -83,14 +84,16 @@ def plan_of(
         for row, stay in enumerate(stay_ids.tolist())
         if stay in stamps
     ]
+    seen = plausibility(found, cells, config.preset)
     return Plan(
         space=space(config),
         work=work,
         links=_links(stays, set(stamps)),
         rules={"one_series_per_stay": True, "until_hours": float(config.until_hours)},
-        provenance=provenance,
+        provenance={**provenance, "plausibility": seen},
         encode=_Encoder(cells, config.preset),
         shard_items=SHARD_ITEMS,
+        plausibility=seen,
     )
 
 
