@@ -16,8 +16,9 @@ from ..errors import CM2Error
 from . import estimate
 from .config import ExtractConfig
 from .sources import Source, open_source
+from .sources.locate import find_parts
 from .sources.mimic_cxr import find_metadata, find_reports
-from .sources.tables import find
+from .sources.releases import drift
 
 MEMORY_GIB = 4.0
 _CHECKSUMS = ("SHA256SUMS.txt", "SHA256SUMS")
@@ -124,18 +125,25 @@ def _source(source: Source) -> list[Check]:
     wrong = estimate.wrong_headers(source)
     checks = []
     for need in source.needs:
-        path = find(source.root, need.name)
-        if path is None:
+        try:
+            paths = find_parts(source.root, need.name)
+        except CM2Error as error:
+            checks.append(Check(need.name, False, str(error), "Complete the table."))
+            continue
+        if not paths:
             detail = f"not found; needed for {need.purpose}"
             remedy = f"Download {need.name}.csv.gz into {source.root}."
             checks.append(Check(need.name, False, detail, remedy))
         elif need.name in wrong:
             checks.append(Check(need.name, False, "wrong header", wrong[need.name]))
         else:
-            checks.append(Check(need.name, True, f"{path.name}, {_size(path.stat().st_size)}"))
+            size = _size(sum(path.stat().st_size for path in paths))
+            parts = f" and {len(paths) - 1} more parts" if len(paths) > 1 else ""
+            checks.append(Check(need.name, True, f"{paths[0].name}{parts}, {size}"))
     try:
         release = f"{source.dataset} {source.release}" + (", synthetic" if source.synthetic else "")
         checks.insert(0, Check("source", True, release))
+        checks.append(_lengths(source))
     except CM2Error as error:
         checks.insert(0, Check("source", False, str(error), "See the tables below."))
     films = find_metadata(source.root)
@@ -146,6 +154,16 @@ def _source(source: Source) -> list[Check]:
         detail = "name them with --weights when extracting films or reports"
         checks.append(Check("weights", True, detail))
     return checks
+
+
+def _lengths(source: Source) -> Check:
+    """Compare the lengths of the small tables with those of the release."""
+    rows = ", ".join(f"{name} {count:,}" for name, count in source.lengths.items())
+    if source.known is None:
+        return Check("rows", True, f"{rows}; no release with known counts")
+    found = drift(source.known, source.lengths)
+    detail = "; ".join(found) or f"{rows}, as in the release"
+    return Check("rows", not found, detail, "Compare the files with --verify; a table may be cut.")
 
 
 def _estimates(source: Source, cache: Path) -> tuple[list[Check], int]:

@@ -10,7 +10,8 @@ from .modalities.ehr import SHARD_ITEMS
 from .modalities.grid import bins
 from .sources import Source
 from .sources.catalogue import columns
-from .sources.tables import find, open_table
+from .sources.locate import find_parts
+from .sources.tables import open_table
 
 # Measured on two cores with the open demos, bytes of a table per row and per second.
 _BYTES_PER_ROW = {"gz": 11.0, "csv": 95.0}
@@ -59,12 +60,15 @@ def ehr(source: Source, config: ExtractConfig) -> Estimate:
     read, rows, seconds, stays = 0.0, 0.0, 1.0, 0.0
     missing = []
     for need in source.needs:
-        path = find(source.root, need.name)
-        if path is None:
+        try:
+            paths = find_parts(source.root, need.name)
+        except DataError:  # a part is missing
+            paths = []
+        if not paths:
             missing.append(need.name)
             continue
-        kind = "gz" if path.name.lower().endswith(".gz") else "csv"
-        size = path.stat().st_size
+        kind = "gz" if paths[0].name.lower().endswith(".gz") else "csv"
+        size = sum(path.stat().st_size for path in paths)
         read += size
         rows += size / _BYTES_PER_ROW[kind]
         seconds += size / _BYTES_PER_SECOND[kind]
@@ -91,9 +95,9 @@ def wrong_headers(source: Source) -> dict[str, str]:
     """Return, by table, what is wrong with its header; tables that are not there are left out."""
     wrong: dict[str, str] = {}
     for need in source.needs:
-        if not source.has(need.name):
-            continue
         try:
+            if not source.has(need.name):
+                continue
             table = open_table(source.root, need.name)
             absent = [
                 column

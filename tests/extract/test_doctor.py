@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +127,19 @@ def test_the_estimate_is_near_the_truth_on_the_demo(shared: Path, tmp_path: Path
     assert told.minutes < 0.2
     assert told.missing == ""
     assert told.as_row()["modality"] == "ehr"
+
+
+def test_a_table_shorter_than_in_its_release_and_a_missing_part_are_named(
+    shared: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "demo"
+    shutil.copytree(shared / "data" / "mimiciii_demo", root)
+    table = root / "ICUSTAYS.csv.gz"
+    lines = gzip.decompress(table.read_bytes()).splitlines(keepends=True)
+    table.write_bytes(gzip.compress(b"".join(lines[:-2])))
+    (root / "LABEVENTS.csv.gz").rename(root / "LABEVENTS_2.csv.gz")
+    checks = {check.name: check for check in doctor(root, tmp_path / "cache", False)}
+    assert not checks["rows"].ok
+    assert "icustays has 134 rows, 136 in the release" in checks["rows"].detail
+    assert not checks["labevents"].ok
+    assert "part 1 is missing" in checks["labevents"].detail
