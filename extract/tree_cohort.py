@@ -132,8 +132,7 @@ def build(data: TreeData) -> tuple[pa.Table, dict[str, Any]]:
     """Make the table of stays of a tree.
 
     Labels are those of the lists; without lists of a task they are made from all_stays.csv by the
-    published rules (reference-tree section of the documentation), and without that file the task is
-    absent.
+    published rules, and without that file the task is absent.
 
     Args:
         data: The tree.
