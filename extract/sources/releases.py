@@ -33,7 +33,7 @@ class Release:
     rows: Mapping[str, int]
 
 
-# MIMIC-III 1.4 and MIMIC-IV 2.0, 2.1: the row checks of mimic-code. The demos: counted. MIMIC-IV 1.0,
+# MIMIC-III 1.4, MIMIC-IV 2.0, 2.1: the row checks of mimic-code. The demos: counted. MIMIC-IV 1.0,
 # 2.2 and 3.1: as quoted in public, not counted by us; tables without such a figure are left out.
 RELEASES: dict[str, tuple[Release, ...]] = {
     "mimic3": (
