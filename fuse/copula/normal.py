@@ -120,10 +120,10 @@ def log1mexp(a: Tensor) -> Tensor:
 def _tail_quantile(log_p: Tensor) -> Tensor:
     """The normal quantile far out: a start from the tail's own form, then Newton on log Phi."""
     square = -2.0 * log_p - 2.0 * LOG_SQRT_2PI
-    x = (square - torch.log(square)).sqrt_().neg_()
+    x: Tensor = (square - torch.log(square)).sqrt_().neg_()
     for _ in range(2):  # log Phi is almost a parabola here: the second step is rounding
         value = _log_ndtr(x)
-        x = x - (value - log_p) / _hazard(x, value)
+        x.sub_((value - log_p) / _hazard(x, value))
     return x
 
 
@@ -131,7 +131,7 @@ class _NdtriExp(torch.autograd.Function):
     @staticmethod
     def forward(log_p: Tensor) -> Tensor:
         deep = -80.0 if log_p.dtype == torch.float32 else -600.0
-        x = torch.special.ndtri(torch.exp(log_p.clamp_min(deep)))
+        x: Tensor = torch.special.ndtri(torch.exp(log_p.clamp_min(deep)))
         far = log_p < deep
         if far.any():
             x = torch.where(far, _tail_quantile(log_p.clamp_max(deep)), x)
