@@ -13,7 +13,8 @@ from .encoders import ENCODED, weights
 from .estimate import Estimate
 from .estimate import ehr as ehr_estimate
 from .sources import Source, open_source
-from .sources.mimic_cxr import find_metadata, find_reports
+from .sources.mimic_cxr import find_metadata
+from .sources.report_texts import find_texts
 from .work import Plan
 
 _log = logging.getLogger("cm2.extract")
@@ -103,7 +104,7 @@ def offered(source: Source) -> tuple[str, ...]:
     there = {"ehr"}
     if find_metadata(source.root) is not None:
         there.add("cxr")
-        if find_reports(source.root) is not None:
+        if find_texts(source.root) is not None:
             there.add("report")
     return tuple(name for name in MODALITIES if name in there)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -97,6 +98,21 @@ class TextEncoder:
                     f"{self._folder.path}: its tokenizer has no [CLS] token; use --pooling mean"
                 )
         self.max_tokens = min(max_tokens, longest)
+        self._lock = threading.RLock()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it runs on the CPU."""
+        return resolve_device(self._device).type == "cpu"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the receiver makes again from the same weights."""
+        made = ("_lock", "_network", "_ready", "_tokenizer")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
 
     @property
     def parts(self) -> dict[str, object]:
@@ -181,9 +197,9 @@ class TextEncoder:
         """Token ids of every text with the special tokens, cut at `most_tokens`."""
         if not texts:
             return []
-        found = self._tokenizer(
-            list(texts), truncation=True, max_length=self.most_tokens, verbose=False
-        )
+        most = self.most_tokens
+        with self._lock:  # a tokenizer refuses two threads at once
+            found = self._tokenizer(list(texts), truncation=True, max_length=most, verbose=False)
         return [list(map(int, ids)) for ids in found["input_ids"]]
 
     def says_something(self, ids: Sequence[int]) -> bool:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+import zipfile
 
-import numpy as np
 import polars as pl
 
 from ...cache.cohort import Cohort
-from ...cache.store import EncodedShard, Reject, Space
+from ...cache.store import Reject, Space
 from ...errors import DataError
 from ..config import ExtractConfig
 from ..encoders.text import TextEncoder
 from ..encoders.weights import Weights
 from ..sources import Source
 from ..sources.mimic_cxr import films as listed_films
-from ..sources.mimic_cxr import reports as report_paths
+from ..sources.report_texts import SectionedText, ZippedText, open_texts
 from ..work import Plan, Work
-from .linking import link, links_table, stays_of
-from .reading import file_stamp, read_file
+from .linking import FilmRule, film_end, link, links_table, stays_of
+from .reading import read_file
 from .sections import SECTIONS, encoded_parts
+from .texts import LARGEST_BYTES, ReadText, TextShards, UnreadableText, blank, decoded
 
 ENCODER = "tinybert"
 MAX_TOKENS = 512
 SHARD_ITEMS = 64
-LARGEST_BYTES = 200_000
 NO_REPORT = "no_report"
 NO_SECTION = "NoSection"
-_WHITE = frozenset("\t\n\r\f")
 
 
 def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights) -> Plan:
@@ -41,23 +38,24 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
     Args:
         source: Where films and reports lie.
         cohort: The stays.
-        config: Window, encoder, device.
+        config: Rule of films, encoder, pooling, long texts, device.
         weights: Of the encoder.
 
     Raises:
         DataError: There is no table of films, or not one of the wanted reports is there.
     """
-    encoder = TextEncoder(config.encoder_of("report") or ENCODER, weights, config.device, MAX_TOKENS)
-    linked = link(stays_of(cohort), listed_films(source.root), config.until_hours)
+    encoder = text_encoder(config, "report", weights)
+    texts = open_texts(source.root)
+    rule, end = FilmRule.of(config), film_end(config)
+    linked = link(stays_of(cohort), listed_films(source.root), end, rule)
     wanted = linked.drop_nulls("study_id").unique("study_id", keep="first", maintain_order=True)
-    paths = dict(report_paths(source.root, wanted).select("study_id", "path").iter_rows())
-    there = {study for study, path in paths.items() if Path(path).exists()}
-    if wanted.height and not there:
+    found = texts.of(wanted)
+    if wanted.height and not found:
         raise DataError(
-            f"{source.root}: not one of the {wanted.height} wanted reports is there; the first "
-            f"should be {next(iter(paths.values()))}. Are the reports of MIMIC-CXR unzipped there?"
+            f"{source.root}: not one of the {wanted.height} wanted reports is there; expected "
+            f"{texts.expected(wanted)}. Do films and reports belong to one release?"
         )
-    has = pl.col("study_id").is_in(sorted(there))
+    has = pl.col("study_id").is_in(sorted(found))
     linked = linked.with_columns(
         report=pl.when(has).then(pl.format("s{}", pl.col("study_id"))),
         why_no=pl.when(pl.col("study_id").is_not_null() & ~has)
@@ -67,127 +65,93 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
     work = [
         Work(
             f"s{row['study_id']}",
-            file_stamp(Path(paths[row["study_id"]])),
-            Path(paths[row["study_id"]]),
+            *found[row["study_id"]],
             {"hours_from_intime": row["hours_from_intime"]},
         )
         for row in wanted.filter(has).iter_rows(named=True)
     ]
+    rules: dict[str, object] = {
+        "report": "study of the linked film",
+        "film": rule.which,
+        "views": list(rule.views),
+        "from_hours": rule.from_hours,
+        "until_hours": float(end),
+    }
+    if texts.kind == "table":
+        rules["sections"] = "of the published table"
     return Plan(
-        space=Space(
-            "report",
-            "vector",
-            {
-                "encoder": encoder.name,
-                "weights": encoder.sha256,
-                "tokenizer": encoder.tokenizer_sha256,
-                "max_tokens": MAX_TOKENS,
-                "pooling": "cls",
-                "sections": list(SECTIONS),
-            },
-        ),
+        space=Space("report", "vector", {**encoder.parts, "sections": list(SECTIONS)}),
         work=work,
         links=links_table(linked, "report"),
-        rules={"report": "study of the linked film", "until_hours": float(config.until_hours)},
-        provenance={"weights": weights.note, "random_weights": weights.random},
+        rules=rules,
+        provenance={**weights.provenance, "texts": texts.kind},
         encode=ReportEncoder(encoder),
         shard_items=SHARD_ITEMS,
-        blank=lambda: {"values": blank(encoder)},
+        blank=lambda: {"values": blank(encoder, len(SECTIONS))},
         absences={NO_SECTION: "no_section"},
-        files=[Path(path) for path in paths.values()],
+        files=[*texts.files(wanted), *weights.files()],
         note=weights.note,
     )
 
 
-def blank(encoder: TextEncoder) -> np.ndarray:
-    """The vectors of a report whose sections are all empty, [4, D]."""
-    vector = encoder.encode(encoder.tokenise([""]))
-    return np.repeat(vector, len(SECTIONS), axis=0)
+def text_encoder(config: ExtractConfig, modality: str, weights: Weights) -> TextEncoder:
+    """The encoder of a modality of texts, as the options name it."""
+    return TextEncoder(
+        config.encoder_of(modality) or ENCODER,
+        weights,
+        config.device,
+        MAX_TOKENS,
+        pooling=config.pooling,
+        long=config.long,
+    )
 
 
-class ReportEncoder:
+class ReportEncoder(TextShards):
     """Turns reports into a shard: sections, tokens, one vector per section that is there."""
 
     def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
+        super().__init__(encoder, read_report, len(SECTIONS))
 
-    def __call__(self, work: Sequence[Work]) -> EncodedShard:
-        """Encode one shard."""
+
+def read_report(item: Work) -> ReadText:
+    """Read a report and find its sections.
+
+    Raises:
+        UnreadableText: It cannot be read, is no text, or has none of the sections.
+    """
+    if isinstance(item.payload, SectionedText):
+        parts = item.payload.sections
+        content = "\0".join(parts).encode()
+        for part in parts:
+            if part:
+                decoded(part.encode())
+    else:
+        content = _content(item)
+        parts = encoded_parts(decoded(content))
+    if not any(parts):
+        raise UnreadableText("tokenise", NO_SECTION, "none of the sections " + ", ".join(SECTIONS))
+    return ReadText(parts, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _content(item: Work) -> bytes:
+    """The bytes of a report, from its file or from the zip file."""
+    if not isinstance(item.payload, ZippedText):
         rejects: list[Reject] = []
-        kept: list[tuple[Work, bytes, list[list[int]]]] = []
-        for item in work:
-            content = read_file(item, rejects)
-            tokens = None if content is None else self._tokens(item, content, rejects)
-            if content is not None and tokens is not None:
-                kept.append((item, content, tokens))
-        mask = np.array([[len(part) > 0 for part in ids] for _, _, ids in kept], bool)
-        mask = mask.reshape(len(kept), len(SECTIONS))  # [n, 4]
-        vectors = self._encoder.encode([part for _, _, ids in kept for part in ids if part])
-        finite = np.ones(len(kept), bool)
-        np.logical_and.at(finite, np.nonzero(mask)[0], np.isfinite(vectors).all(axis=1))
-        values = np.zeros((*mask.shape, self._encoder.width), np.float32)  # [n, 4, D]
-        values[mask] = vectors
-        for (item, _, _), fine in zip(kept, finite, strict=True):
-            if not fine:
-                message = "the encoder gave NaN or infinity for this report"
-                rejects.append(Reject(item.item_id, "nonfinite", "NonFinite", message))
-        kept = [entry for entry, fine in zip(kept, finite, strict=True) if fine]
-        lengths, ids = _padded([ids for _, _, ids in kept])
-        return EncodedShard(
-            item_ids=[item.item_id for item, _, _ in kept],
-            source_hashes=[hashlib.sha256(content).hexdigest() for _, content, _ in kept],
-            arrays={"values": values[finite], "mask": mask[finite], "ids": ids, "length": lengths},
-            facts={
-                "hours_from_intime": [item.facts["hours_from_intime"] for item, _, _ in kept],
-                "bytes": [len(content) for _, content, _ in kept],
-                "tokens": [int(n) for n in lengths.sum(axis=1)],
-                "truncated": [bool((n == self._encoder.max_tokens).any()) for n in lengths],
-            },
-            rejects=rejects,
-        )
-
-    def _tokens(self, item: Work, content: bytes, rejects: list[Reject]) -> list[list[int]] | None:
-        """Token ids of the four sections, [] for an empty one; None for a reject."""
-        problem = _unreadable(content)
-        if problem is None:
-            parts = encoded_parts(content.decode())
-            if not any(parts):
-                message = "none of the sections " + ", ".join(SECTIONS)
-                problem = ("tokenise", NO_SECTION, message)
-            else:
-                found = iter(self._encoder.tokenise([part for part in parts if part]))
-                ids = [next(found) if part else [] for part in parts]
-                if any(self._encoder.says_something(part) for part in ids):
-                    return ids
-                problem = ("tokenise", "UnknownTokens", "not one word is in the vocabulary")
-        rejects.append(Reject(item.item_id, *problem))
-        return None
-
-
-def _unreadable(content: bytes) -> tuple[str, str, str] | None:
-    """What makes a file no text: (stage, class, message), or None."""
-    if len(content) > LARGEST_BYTES:
-        return "read", "TooLong", f"{len(content)} bytes, at most {LARGEST_BYTES} are read"
+        content = read_file(item, rejects)
+        if content is None:
+            raise UnreadableText(rejects[0].stage, rejects[0].error, rejects[0].message)
+        return content
+    if item.payload.size > LARGEST_BYTES:
+        message = f"{item.payload.size} bytes, at most {LARGEST_BYTES} are read"
+        raise UnreadableText("read", "TooLong", message)
     try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return "decode", "NotText", "the bytes are not UTF-8 text"
-    if any(ord(sign) < 32 and sign not in _WHITE for sign in text):
-        return "decode", "ControlCharacters", "the text holds control characters"
-    if not text.strip():
-        return "decode", "EmptyText", "the text is blank"
-    return None
+        content = item.payload.read()
+    except (OSError, zipfile.BadZipFile) as error:
+        message = "this text of the zip file is damaged or cannot be unpacked"
+        raise UnreadableText("read", "DamagedZip", message) from error
+    if not content:
+        raise UnreadableText("read", "EmptyFile", "the file has 0 bytes")
+    return content
 
 
-def _padded(ids: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths [n, 4] and token ids [n, 4, L], zero behind each end."""
-    lengths = np.array([[len(part) for part in parts] for parts in ids], np.int32)
-    lengths = lengths.reshape(len(ids), len(SECTIONS))
-    padded = np.zeros((*lengths.shape, int(lengths.max(initial=1))), np.int32)
-    for row, parts in enumerate(ids):
-        for section, part in enumerate(parts):
-            padded[row, section, : len(part)] = part
-    return lengths, padded
-
-
-__all__ = ["NO_REPORT", "ReportEncoder", "plan"]
+__all__ = ["ENCODER", "MAX_TOKENS", "NO_REPORT", "ReportEncoder", "plan", "text_encoder"]

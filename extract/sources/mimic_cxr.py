@@ -27,7 +27,7 @@ def find_metadata(root: Path) -> Path | None:
     Args:
         root: Folder of the release, or one that holds several releases side by side.
     """
-    for folder in _folders(root, _DEPTH):
+    for folder in folders_below(root):
         if any((folder / (METADATA + ending)).is_file() for ending in ENDINGS):
             return folder
     return None
@@ -137,7 +137,7 @@ def reports(root: Path, studies: pl.DataFrame) -> pl.DataFrame:
 
 def find_reports(root: Path) -> Path | None:
     """Return the folder whose files/ hold report texts; a few patients of each are looked at."""
-    for folder in _folders(root, _DEPTH):
+    for folder in folders_below(root):
         for patient in islice(_patients(folder / "files"), _PROBED_PATIENTS):
             if any(patient.glob("s*.txt")):
                 return folder
@@ -150,10 +150,10 @@ def _patients(files: Path) -> Iterator[Path]:
         yield from (patient for patient in _subfolders(group) if patient.name.startswith("p"))
 
 
-def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """The root and the folders below it, nearest first; never inside files/, which is huge."""
+def folders_below(root: Path) -> Iterator[Path]:
+    """The root and three levels below it, nearest first; never inside files/, which is huge."""
     level = [root]
-    for _ in range(depth + 1):
+    for _ in range(_DEPTH + 1):
         yield from level
         level = [child for folder in level for child in _subfolders(folder)]
 
@@ -166,4 +166,12 @@ def _subfolders(folder: Path) -> list[Path]:
     return [child for child in children if child.is_dir() and child.name != "files"]
 
 
-__all__ = ["METADATA", "films", "find_metadata", "find_reports", "reports", "study_time"]
+__all__ = [
+    "METADATA",
+    "films",
+    "find_metadata",
+    "find_reports",
+    "folders_below",
+    "reports",
+    "study_time",
+]

@@ -294,7 +294,7 @@ def test_a_tree_without_any_of_its_films_ends_in_an_error_and_one_without_report
     assert not (tmp_path / "cache/stores").exists()
     for path in (own / "files").rglob("*.txt"):
         path.unlink()
-    with pytest.raises(DataError, match="expected report texts"):
+    with pytest.raises(DataError, match="expected reports of MIMIC-CXR"):
         extract(config(own, tmp_path / "cache", "report"))
 
 

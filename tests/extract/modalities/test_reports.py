@@ -10,7 +10,8 @@ import pytest
 from cm2.cache.store import EncodedShard
 from cm2.extract.encoders.text import TextEncoder
 from cm2.extract.encoders.weights import Weights
-from cm2.extract.modalities.reports import LARGEST_BYTES, ReportEncoder, blank
+from cm2.extract.modalities.reports import ReportEncoder
+from cm2.extract.modalities.texts import LARGEST_BYTES, blank
 from cm2.extract.work import Work
 
 WHOLE = "\n COMPARISON: None.\n \n FINDINGS: The lungs are clear.\n \n IMPRESSION: No edema.\n"
@@ -119,7 +120,7 @@ def test_a_report_that_the_encoder_cannot_bear_is_a_reject_alone(
 
 
 def test_the_blank_has_the_shape_of_an_item(text: TextEncoder) -> None:
-    found = blank(text)
+    found = blank(text, 4)
     assert found.shape == (4, 312)
     np.testing.assert_array_equal(found[0], found[3])
 
