@@ -139,10 +139,11 @@ def load(cache: Path, config: FuseConfig, cohort: Cohort | None = None) -> Fusio
     table = cohort.stays
     has = np.stack([part.has for part in views], 1)
     admitted = has.all(1) if config.rows == "matched" else has.any(1)
-    admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
+    if config.task in cohort.tasks:  # stays without any label can be predicted all the same
+        admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
     rows = np.flatnonzero(admitted)
     columns = table.take(rows).to_pydict()
-    y = _targets(columns.pop(f"y_{config.task}"), config.task)
+    y = _targets(columns.pop(f"y_{config.task}", [None] * len(rows)), config.task)
     available = torch.from_numpy(has[rows])
     bits = 1 << torch.arange(len(views))
     whole = FusionBatch(

@@ -113,8 +113,6 @@ def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
         raise ConfigError(unknown("split", split, SPLITS))
     model, subjects = load_model(run)
     cohort = Cohort.open(cache, run.config.cohort)
-    if run.config.task not in cohort.tasks:
-        raise ConfigError(unknown("task", run.config.task, tuple(cohort.tasks)))
     data = load(cache, run.config, cohort)
     rows = data.rows(split, labelled=False)
     if not len(rows):

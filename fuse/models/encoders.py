@@ -17,11 +17,12 @@ class SeriesEncoder(nn.Module):
     Args:
         width: Columns of the series.
         size: Width D of the embedding.
+        columns: Names of the columns, if they mean something.
     """
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
         super().__init__()
-        self.normaliser = Normaliser(width)
+        self.normaliser = Normaliser(width, columns)
         self.lstm = LSTM(width, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -36,11 +37,12 @@ class VectorEncoder(nn.Module):
     Args:
         width: Length of a part.
         size: Width D of the embedding.
+        columns: Names of the columns, if they mean something.
     """
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
         super().__init__()
-        self.normaliser = Normaliser(width)
+        self.normaliser = Normaliser(width, columns)
         self.projection = nn.Linear(width, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -67,7 +69,9 @@ class Encoders(nn.Module):
         super().__init__()
         self.names = tuple(spec.name for spec in specs)
         # ModuleDict refuses names with dots and those of its own methods
-        self.parts = nn.ModuleList(ENCODERS[spec.view](spec.width, size) for spec in specs)
+        self.parts = nn.ModuleList(
+            ENCODERS[spec.view](spec.width, size, spec.columns) for spec in specs
+        )
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit every normaliser to the training rows that have the modality."""

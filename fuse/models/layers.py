@@ -6,7 +6,7 @@ both are written out here. Nothing branches on a tensor's value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -90,19 +90,26 @@ class Normaliser(nn.Module):
     """Standardise columns by statistics of the training rows, kept in buffers.
 
     Columns of zeros and ones stay as they are; a column that is constant in training tells
-    nothing and becomes zero everywhere.
+    nothing and becomes zero everywhere. Where `known:NAME` is 0, the column NAME is unknown: it
+    enters no statistic and becomes zero, which is its mean.
 
     Args:
         width: Number of columns.
+        columns: Their names, if they mean something.
     """
 
     mean: Tensor
     rate: Tensor
+    known: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, columns: Sequence[str] = ()) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("rate", torch.ones(width))
+        place = {name: i for i, name in enumerate(columns)}
+        known = [place.get(f"known:{name}", -1) for name in columns] or [-1] * width
+        self.partly = any(i >= 0 for i in known)
+        self.register_buffer("known", torch.tensor(known), persistent=False)
 
     def start(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fit to training rows in one pass (Chan, Golub and LeVeque, 1979).
@@ -110,20 +117,24 @@ class Normaliser(nn.Module):
         Args:
             parts: Pairs of values ``(B, L, width)`` and mask ``(B, L)``.
         """
-        count = torch.zeros((), dtype=torch.float64)
         mean = torch.zeros_like(self.mean, dtype=torch.float64)
+        count = torch.zeros_like(mean)
         square = torch.zeros_like(mean)
         binary = torch.ones_like(mean, dtype=torch.bool)
         for values, mask in parts:
             rows = values[mask].double()
             if len(rows):
-                n = count + len(rows)
-                shift = rows.mean(0) - mean
-                square += (rows - rows.mean(0)).square().sum(0)
-                square += shift.square() * count * len(rows) / n
-                mean += shift * len(rows) / n
-                binary &= ((rows == 0) | (rows == 1)).all(0)
-                count = n
+                there = self._there(rows)
+                new = there.sum(0).double()
+                some = new.clamp(min=1)
+                middle = torch.where(there, rows, 0.0).sum(0) / some
+                n = (count + new).clamp(min=1)
+                shift = middle - mean
+                square += torch.where(there, rows - middle, 0.0).square().sum(0)
+                square += shift.square() * count * new / n
+                mean += shift * new / n
+                binary &= ((rows == 0) | (rows == 1) | ~there).all(0)
+                count += new
         std = (square / count.clamp(min=1)).sqrt()
         constant = std <= 1e-6 * mean.abs().clamp(min=1)
         rate = torch.where(binary, 1.0, 1 / std.clamp(min=1e-30))
@@ -138,7 +149,13 @@ class Normaliser(nn.Module):
             mask: ``(B, L)`` bool.
         """
         real = mask.unsqueeze(-1)
+        if self.partly:
+            real = real & self._there(x)
         return torch.where(real, (x - self.mean) * self.rate, 0.0)
+
+    def _there(self, x: Tensor) -> Tensor:
+        """Which cells of the last axis are known."""
+        return (self.known < 0) | (x.index_select(-1, self.known.clamp(min=0)) != 0)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

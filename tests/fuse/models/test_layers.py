@@ -82,3 +82,22 @@ def test_unit_scale_keeps_direction_and_zero() -> None:
     torch.testing.assert_close(out[0], torch.tensor([3.0, 4.0]) / 12.5**0.5)
     out.sum().backward()
     assert torch.isfinite(z.grad).all()
+
+
+def test_unknown_cells_enter_no_statistic_and_become_the_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 1, 2, generator=generator) * 3 + 5
+    known = torch.rand(40, 1, 2, generator=generator) < 0.6
+    columns = ("heart rate", "lactate", "known:heart rate", "known:lactate")
+    normaliser = Normaliser(4, columns)
+    table = torch.cat([torch.where(known, x, 0.0), known.float()], -1)
+    everything = torch.ones(40, 1, dtype=torch.bool)
+    normaliser.start([(table[:15], everything[:15]), (table[15:], everything[15:])])
+    out = normaliser(table, everything)
+    for column in range(2):
+        there = known[..., column]
+        rows = x[..., column][there]
+        expected = (rows - rows.mean()) / rows.std(correction=0)
+        assert torch.allclose(out[..., column][there], expected, atol=1e-5)
+        assert (out[..., column][~there] == 0).all()
+    assert torch.equal(out[..., 2:], known.float())
