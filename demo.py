@@ -9,6 +9,8 @@ from typing import Any
 from .console import metric_table
 from .progress import Progress, Stop, never, silent
 
+MODALITIES = ("ehr", "cxr", "report")
+
 MODELS: dict[str, dict[str, Any]] = {
     "CM2": {"model": "cm2"},
     "EHR only": {"model": "single", "modalities": ("ehr",)},
@@ -66,7 +68,8 @@ def run_demo(
     write_demo(data, stays=stays, seed=seed, progress=progress)
     if data_only:
         return DemoResult(data)
-    extract(ExtractConfig(data=data, cache=cache, modality=("all",)), progress=progress, stop=stop)
+    asked = ExtractConfig(data=data, cache=cache, modality=MODALITIES)
+    extract(asked, progress=progress, stop=stop)
     runs, rows = [], []
     for name, options in MODELS.items():
         config = FuseConfig.of({"task": "ihm", "seed": seed, **SMALL, **options})

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import ConfigError
 
-MODALITIES = ("ehr", "cxr", "report")
+MODALITIES = ("ehr", "cxr", "report", "note", "static")
 PREDICTION_HOURS = 48
 _MOST_WORKERS = 1024
 
@@ -79,8 +79,8 @@ class ExtractConfig(BaseModel):
     cache: Path = Field(default=Path("cm2-cache"), description="Cache folder; made when absent.")
     modality: tuple[str, ...] = Field(
         default=("ehr",),
-        description="What to extract: ehr, cxr, report, or all; or NAME=FILE for a file of your "
-        "own (see --stays); may be repeated.",
+        description="What to extract: ehr, cxr, report, note, static, or all; or NAME=FILE for a "
+        "file of your own (see --stays); may be repeated.",
     )
     stays: Path | None = Field(
         default=None,
@@ -144,8 +144,9 @@ class ExtractConfig(BaseModel):
     )
     weights: tuple[str, ...] = Field(
         default=(),
-        description="Encoder weights as PATH or random:SEED, preceded by MODALITY= when several "
-        "modalities are extracted; required on anything but the synthetic demo.",
+        description="Encoder weights as PATH, hub:ID@REVISION (of the offline cache) or "
+        "random:SEED, preceded by MODALITY= when several modalities are extracted; required on "
+        "anything but the synthetic demo.",
     )
     preset: Literal["corrected", "reference"] = Field(
         default="corrected",

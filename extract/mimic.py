@@ -28,7 +28,7 @@ class MimicRoute:
 
     Raises:
         ConfigError: An encoder or weights that no modality can take.
-        DataError: The folder is no release.
+        DataError: The folder is no release, or notes are wanted and it has none.
     """
 
     def __init__(self, config: ExtractConfig) -> None:
@@ -36,6 +36,10 @@ class MimicRoute:
         self.modalities = _wanted(self.source, config)
         self.config = config.model_copy(update={"modality": self.modalities})
         self._check_encoder()
+        if "note" in self.modalities:
+            from .modalities import notes
+
+            notes.require(self.source)
 
     def cohort(self) -> Cohort:
         """Open the cohort, build it if absent, look again when the tables have changed since."""
@@ -52,10 +56,12 @@ class MimicRoute:
 
     def plan(self, cohort: Cohort, modality: str) -> Plan:
         """Return the work of one modality."""
-        from .modalities import cxr, ehr, reports
+        from .modalities import cxr, ehr, notes, reports, static
 
         if modality == "ehr":
             return ehr.plan(self.source, cohort, self.config)
+        if modality == "static":
+            return static.plan(self.source, cohort)
         if modality == "cxr" and self.config.level == "pixels":
             return cxr.plan(self.source, cohort, self.config, None)
         encoded = [name for name in self.modalities if name in ENCODED]
@@ -64,6 +70,8 @@ class MimicRoute:
         )
         if modality == "cxr":
             return cxr.plan(self.source, cohort, self.config, chosen)
+        if modality == "note":
+            return notes.plan(self.source, cohort, self.config, chosen)
         return reports.plan(self.source, cohort, self.config, chosen)
 
     def tables(self, modality: str | None = None) -> receipts.Looks:
@@ -101,11 +109,15 @@ class MimicRoute:
 
 def offered(source: Source) -> tuple[str, ...]:
     """Return the modalities that a source has data for."""
-    there = {"ehr"}
+    from .modalities import notes
+
+    there = {"ehr", "static"}
     if find_metadata(source.root) is not None:
         there.add("cxr")
         if find_texts(source.root) is not None:
             there.add("report")
+    if notes.is_offered(source):
+        there.add("note")
     return tuple(name for name in MODALITIES if name in there)
 
 

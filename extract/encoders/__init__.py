@@ -4,7 +4,8 @@ from __future__ import annotations
 
 ENCODED: dict[str, tuple[str, ...]] = {
     "cxr": ("resnet34", "resnet18", "resnet50", "densenet121", "vit_s_16", "vit_b_16"),
-    "report": ("tinybert",),
+    "report": ("tinybert", "minilm"),
+    "note": ("tinybert", "minilm"),
 }
 """Modalities that an encoder turns into vectors, with the encoders offered for each."""
 
