@@ -320,6 +320,11 @@ class ExtractConfig(BaseModel):
             raise ValueError("--level pixels stores no augmented copies; leave --views out")
         return self
 
+    @field_validator("encoder", "weights", mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("modality", "film_views", mode="before")
     @classmethod
     def _read_words(cls, value: Any) -> Any:

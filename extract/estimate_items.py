@@ -1,4 +1,4 @@
-"""How many films and reports there are to encode, and how long that takes; none is opened."""
+"""How many films, texts and facts there are to encode, and how long that takes; none is encoded."""
 
 from __future__ import annotations
 
@@ -11,57 +11,107 @@ from ..errors import CM2Error
 from .config import ExtractConfig
 from .encoders import ENCODED, weights
 from .estimate import Estimate
-from .modalities import cxr, reports
-from .modalities.linking import link, stays_of
+from .modalities import cxr, notes, reports, static
+from .modalities.linking import stays_of
 from .selection import select
 from .sources import Source
 from .sources.mimic_cxr import films as listed_films
-from .sources.mimic_cxr import reports as report_paths
+from .sources.report_texts import open_texts
 
 # Measured on one core: a film of full size is read and encoded in about 0.1 s.
-_ITEMS_PER_SECOND = {"cxr": 10.0, "report": 60.0}
-_BYTES_PER_ITEM = {"cxr": 512 * 4.0, "report": 4 * (312 * 4 + 200 * 4.0)}
-_SHARD_ITEMS = {"cxr": cxr.SHARD_ITEMS, "report": reports.SHARD_ITEMS}
+_ITEMS_PER_SECOND = {"cxr": 10.0, "report": 60.0, "note": 12.0, "static": 1e5}
+_BYTES_PER_ITEM = {
+    "cxr": 512 * 4.0,
+    "report": 4 * (312 * 4 + 200 * 4.0),
+    "note": 312 * 4 + 400 * 4.0,
+    "static": len(static.COLUMNS) * 4.0,
+}
+_SHARD_ITEMS = {
+    "cxr": cxr.SHARD_ITEMS,
+    "report": reports.SHARD_ITEMS,
+    "note": notes.SHARD_ITEMS,
+    "static": static.SHARD_ITEMS,
+}
+_BYTES_PER_NOTE = {"gz": 530.0, "csv": 1900.0}
+_NOTES_PER_SECOND = 100_000.0
 
 
 def items(source: Source, config: ExtractConfig, modality: str) -> Estimate:
-    """Estimate the modality `cxr` or `report` of the cohort, or of the stays it would have.
+    """Estimate a modality other than `ehr` of the cohort, or of the stays it would have.
 
     Args:
         source: The data set; what is missing is reported, not raised.
         config: Window, weights, cohort.
-        modality: cxr or report.
+        modality: cxr, report, note or static.
     """
-    missing = []
+    missing: list[str] = []
+    encoded = [name for name in config.modality if name in ENCODED]
+    if modality in ENCODED:
+        try:
+            weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
+        except CM2Error:
+            missing.append(f"--weights {modality}=PATH")
+    count = {"cxr": _films, "report": _reports, "note": _notes, "static": _static}[modality]
     try:
-        encoded = [name for name in config.modality if name in ENCODED]
-        weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
-    except CM2Error:
-        missing.append(f"--weights {modality}=PATH")
-    try:
-        table = listed_films(source.root)
-        linked = link(_stays(source, config), table, config.until_hours)
-        linked = linked.drop_nulls("dicom_id")
-        if modality == "report":
-            linked = report_paths(source.root, linked)
-        rows, paths = table.height, [Path(path) for path in linked["path"].unique()]
+        rows, read, there = count(source, config, missing)
     except CM2Error as error:
         missing.append(str(error))
-        rows, paths = 0, []
-    there = [path for path in paths if path.is_file()]
-    if len(there) < len(paths):
-        missing.append(f"{len(paths) - len(there):,} of {len(paths):,} files")
-    shards = -(-len(there) // _SHARD_ITEMS[modality])
+        rows, read, there = 0, 0, 0
+    seconds = there / _ITEMS_PER_SECOND[modality]
+    if modality == "note":
+        seconds += rows / _NOTES_PER_SECOND
     return Estimate(
         modality=modality,
         rows=rows,
-        read_bytes=sum(path.stat().st_size for path in there),
-        items=len(there),
-        write_bytes=round(len(there) * _BYTES_PER_ITEM[modality]),
-        files=2 * shards + 8,
-        minutes=round(len(there) / _ITEMS_PER_SECOND[modality] / 60, 1),
+        read_bytes=read,
+        items=there,
+        write_bytes=round(there * _BYTES_PER_ITEM[modality]),
+        files=2 * -(-there // _SHARD_ITEMS[modality]) + 8,
+        minutes=round(seconds / 60, 1),
         missing="; ".join(missing),
     )
+
+
+def _films(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
+    """Rows of the table of films, bytes and number of the linked ones that are there."""
+    table = listed_films(source.root)
+    linked = cxr.linked_films(_stays(source, config), table, config).drop_nulls("dicom_id")
+    paths = [Path(path) for path in linked["path"].unique()]
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    if len(sizes) < len(paths):
+        missing.append(f"{len(paths) - len(sizes):,} of {len(paths):,} files")
+    return table.height, sum(sizes), len(sizes)
+
+
+def _reports(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
+    """Rows of the table of films, bytes of the reports, and how many are there."""
+    table, texts = listed_films(source.root), open_texts(source.root)
+    linked = cxr.linked_films(_stays(source, config), table, config).drop_nulls("study_id")
+    wanted = linked.unique("study_id", keep="first", maintain_order=True)
+    there = len(texts.of(wanted))
+    if there < wanted.height:
+        missing.append(f"{wanted.height - there:,} of {wanted.height:,} reports")
+    files = [path for path in texts.files(wanted) if path.is_file()]
+    return table.height, sum(path.stat().st_size for path in files), there
+
+
+def _notes(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
+    """Rows and bytes of the table of notes, and the most notes that stays could keep; about."""
+    notes.require(source)
+    rows, read = 0.0, 0
+    for path, _ in source.table(notes.TABLE).parts:
+        size = path.stat().st_size
+        read += size
+        rows += size / _BYTES_PER_NOTE["gz" if path.name.lower().endswith(".gz") else "csv"]
+    most = _stays(source, config).height * config.note_max
+    return round(rows), read, round(min(rows, most))
+
+
+def _static(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
+    """Rows and bytes of the table of admissions, and the stays."""
+    parts = source.table(static.table_name(source)).parts
+    read = sum(path.stat().st_size for path, _ in parts)
+    return source.admissions.height, read, _stays(source, config).height
 
 
 def _stays(source: Source, config: ExtractConfig) -> pl.DataFrame:

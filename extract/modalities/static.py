@@ -84,7 +84,7 @@ def plan(source: Source, cohort: Cohort) -> Plan:
         rules={"known": "at ICU entry"},
         provenance={
             "dataset": source.dataset,
-            "tables": [source.table(_admissions(source)).inventory()],
+            "tables": [source.table(table_name(source)).inventory()],
         },
         encode=_Encoder(values),
         shard_items=SHARD_ITEMS,
@@ -134,13 +134,14 @@ def unit_groups(word: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _admissions(source: Source) -> str:
+def table_name(source: Source) -> str:
+    """Name of the table of admissions in a release."""
     return "admissions" if source.dataset == "mimic3" else "hosp/admissions"
 
 
 def _types(source: Source) -> pl.DataFrame:
     """hadm_id, admission_type; the type null where the table has no such column."""
-    table = source.table(_admissions(source))
+    table = source.table(table_name(source))
     if not table.has("admission_type"):
         return pl.DataFrame(schema={"hadm_id": pl.Int64, "admission_type": pl.String})
     found = table.read({"hadm_id": "id", "admission_type": "text"})
@@ -164,4 +165,4 @@ class _Encoder:
         )
 
 
-__all__ = ["COLUMNS", "VERSION", "admission_groups", "facts", "plan", "unit_groups"]
+__all__ = ["COLUMNS", "VERSION", "admission_groups", "facts", "plan", "table_name", "unit_groups"]

@@ -84,7 +84,7 @@ def test_the_cohort_is_what_the_demo_says(whole: Path, truth: DemoTruth) -> None
 
 def test_every_modality_reads_back_aligned_with_the_stays(whole: Path) -> None:
     cohort = Cohort.open(whole)
-    assert cohort.modalities == ("cxr", "ehr", "report")
+    assert cohort.modalities == ("cxr", "ehr", "report", "static")
     n = cohort.stays.num_rows
     films, texts, series = (view(whole, cohort, name) for name in ("cxr", "report", "ehr"))
     assert films.values.shape == (n, 1, 512)
@@ -103,7 +103,7 @@ def test_a_second_call_does_nothing_and_says_the_same(
     monkeypatch.setattr(MimicRoute, "plan", lambda *_: pytest.fail("looked at the source again"))
     summary = extract(config(data, whole))
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
-    assert [m.encoded for m in summary.modalities] == [0, 0, 0]
+    assert [m.encoded for m in summary.modalities] == [0, 0, 0, 0]
     assert all(m.complete and m.items > 0 and m.tasks["ihm"] > 0 for m in summary.modalities)
     assert "in one care unit" in summary.as_text()
     assert summary.as_dict()["modalities"][1]["weights"] == "random:0"
@@ -375,7 +375,7 @@ def test_an_encoder_or_weights_that_nothing_can_take_are_refused(
 def test_all_means_what_the_source_offers(mimic3: Callable[..., object], tmp_path: Path) -> None:
     mimic3.write(tmp_path / "data")  # type: ignore[attr-defined]
     summary = extract(config(tmp_path / "data", tmp_path / "cache"))
-    assert [m.name for m in summary.modalities] == ["ehr"]
+    assert [m.name for m in summary.modalities] == ["ehr", "static"]
     with pytest.raises(DataError, match=r"mimic-cxr-2\.0\.0-metadata"):
         extract(config(tmp_path / "data", tmp_path / "cache", "cxr", weights=("random:0",)))
 
@@ -391,9 +391,9 @@ def test_two_modalities_at_once_end_as_one_after_the_other(
     options = ["extract", "--data", str(data), "--cache", str(cache), "--modality"]
     workers = [
         subprocess.Popen([sys.executable, "-c", program, "-q", *options, name])
-        for name in ("ehr", "cxr", "report")
+        for name in ("ehr", "cxr", "report", "static")
     ]
-    assert [worker.wait(timeout=200) for worker in workers] == [0, 0, 0]
+    assert [worker.wait(timeout=200) for worker in workers] == [0, 0, 0, 0]
     assert digests(cache) == digests(whole)
 
 
