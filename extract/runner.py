@@ -61,6 +61,8 @@ def extract(
                 modality,
                 result.weights,
             )
+        if result.caution:
+            _log.warning("%s", result.caution)
     _refuse_rejects(config, results)
     info = cohort.info
     dataset = f"{info['dataset']} {info['release']}".strip()
@@ -151,6 +153,7 @@ def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
         space=plan.space.id,
         complete=False,
         weights=plan.note,
+        caution=plan.caution,
         timing=plan.timing,
         plausibility=tuple(dict(row) for row in plan.plausibility),
     )

@@ -22,6 +22,7 @@ class ModalityResult:
         space: Id of the space.
         complete: Whether nothing is left to encode.
         weights: What the encoder's weights are; empty without an encoder.
+        caution: A warning about these weights, such as that they have seen the test patients.
         seconds: Time taken; 0 when nothing had changed.
         rejects: Table of the rejects, relative to the cache.
         plausibility: Per variable how often it was observed, and quantiles of its values.
@@ -39,6 +40,7 @@ class ModalityResult:
     space: str
     complete: bool
     weights: str = ""
+    caution: str = ""
     seconds: float = 0.0
     rejects: str = ""
     plausibility: Sequence[Mapping[str, Any]] = ()
@@ -106,6 +108,8 @@ class ExtractSummary:
             ),
         ]
         for m in self.modalities:
+            if m.caution:
+                parts.append(f"caution: {m.caution}")
             if m.timing:
                 parts.append(f"prediction time of {m.name}: {m.timing}")
             if m.plausibility:

@@ -76,6 +76,7 @@ def film_plan(
         blank=None if encoder is None else lambda: {"values": encoder.blank(config.level)},
         files=[*files, *([] if encoder is None or weights is None else weights.files())],
         note="" if encoder is None or weights is None else weights.note,
+        caution="" if encoder is None or weights is None else weights.caution,
     )
 
 

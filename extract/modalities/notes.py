@@ -112,6 +112,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
         absences={EMPTY: "empty_note"},
         files=weights.files(),
         note=weights.note,
+        caution=weights.caution,
     )
 
 

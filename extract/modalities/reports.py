@@ -91,6 +91,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
         absences={NO_SECTION: "no_section"},
         files=[*texts.files(wanted), *weights.files()],
         note=weights.note,
+        caution=weights.caution,
     )
 
 

@@ -250,3 +250,41 @@ def test_long_notes_are_cut_or_read_in_windows() -> None:
     assert (cut.arrays["length"].tolist(), cut.facts["truncated"]) == ([512], [True])
     assert (whole.arrays["length"].tolist(), whole.facts["truncated"]) == ([902], [False])
     assert whole.arrays["values"].shape == (1, 312)
+
+
+def test_an_encoder_that_saw_mimic_is_warned_of_and_recorded(
+    mimic3: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import json
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    from cm2.extract.encoders.text import VOCABULARY
+
+    folder = tmp_path / "encoder"
+    words = VOCABULARY.read_text().splitlines()
+    BertTokenizer(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(words), intermediate_size=16, **shape)).save_pretrained(
+        folder
+    )
+    file = folder / "model.safetensors"
+    data = written(mimic3, tmp_path / "data", note(1, 2))
+    spaces = []
+    for pretrained_on, name in (("web pages", "a"), ("MIMIC-III notes", "b")):
+        facts = json.dumps({"pretrained_on": pretrained_on})
+        save_file(load_file(file), file, metadata={"cm2": facts})
+        caplog.clear()
+        cache = tmp_path / name
+        for _ in range(2):  # told again when nothing had to be done
+            done = extract(config(data, cache, weights=(str(folder),))).modalities[0]
+            assert bool(done.caution) == ("MIMIC" in pretrained_on)
+        warned = [r.message for r in caplog.records if "has seen patients of MIMIC" in r.message]
+        assert len(warned) == (2 if "MIMIC" in pretrained_on else 0)
+        assert Store.open(cache, "note").provenance["pretrained_on"] == pretrained_on
+        spaces.append(done.space)
+    shutil.copytree(folder, tmp_path / "another place")
+    again = extract(config(data, tmp_path / "c", weights=(str(tmp_path / "another place"),)))
+    assert again.modalities[0].space == spaces[1]
