@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm2.cache.store import Store
+from cm2.errors import DataError, RejectsError, UnsupportedError
+
+from .conftest import Extract, View
+
+ENCODED = {"encoder": ["film=resnet18"], "weights": ["random:0"]}
+
+
+def picture(path: Path, seed: int, depth: int = 8) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(0, 2**depth, (64, 80))
+    kind = np.uint8 if depth == 8 else np.uint16
+    Image.fromarray(values.astype(kind)).save(path)
+    return values
+
+
+def listing(folder: Path, *names: str, header: str = "stay_id,path") -> None:
+    lines = [f"{100 + i},{name}" for i, name in enumerate(names)]
+    (folder / "films.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_missing_broken_and_deep_images_are_rejects_of_their_own_class(
+    folder: Path, run: Extract, look: View
+) -> None:
+    picture(folder / "a.png", 0)
+    picture(folder / "deep.png", 1, depth=16)
+    (folder / "torn.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "text.png").write_text("no image")
+    listing(folder, "a.png", "deep.png", "torn.png", "text.png", "nowhere.png")
+    with pytest.raises(RejectsError, match="4 of 5"):
+        run("film=films.csv", **ENCODED)
+    rejects = Store.open(folder / "cache", "film").rejects
+    assert sorted(rejects["error"].to_pylist()) == [
+        "MissingFile",
+        "NotAnImage",
+        "SixteenBit",
+        "Truncated",
+    ]
+    assert look("film").has.tolist() == [True] + [False] * 11
+
+
+def test_a_disc_that_is_not_mounted_is_an_error(folder: Path, run: Extract) -> None:
+    listing(folder, "x.png", "y.png")
+    with pytest.raises(DataError, match="not one of the 2 listed images"):
+        run("film=films.csv", **ENCODED)
+
+
+def test_sixteen_bit_images_are_rescaled_as_told(folder: Path, run: Extract, look: View) -> None:
+    values = picture(folder / "deep.png", 1, depth=16)
+    scaled = np.rint(((values - 1000.0) / 39000.0).clip(0, 1) * 255).astype(np.uint8)
+    Image.fromarray(scaled).save(folder / "flat.png")
+    listing(folder, "deep.png", "flat.png")
+    (folder / "own.toml").write_text('[modality.film]\nfile = "films.csv"\ngrey = [1000, 40000]\n')
+    run("film", config=folder / "own.toml", **ENCODED)
+    found = look("film").values[:2, 0]
+    assert np.abs(found[0]).max() > 0
+    assert (found[0] == found[1]).all()
+
+
+def test_dicom_is_refused_with_a_recipe(folder: Path, run: Extract) -> None:
+    (folder / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    listing(folder, "a.dcm")
+    with pytest.raises(UnsupportedError, match="Convert the files once"):
+        run("film=films.csv", **ENCODED)
+
+
+def test_an_image_that_changed_without_changing_its_size_is_encoded_again(
+    folder: Path, run: Extract, look: View
+) -> None:
+    image = Image.fromarray(np.tile(np.arange(80, dtype=np.uint8), (64, 1)))
+    image.save(folder / "a.bmp")
+    listing(folder, "a.bmp")
+    run("film=films.csv", **ENCODED)
+    before = look("film").values[0].copy()
+    image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).rotate(180).save(folder / "a.bmp")
+    assert run("film=films.csv", **ENCODED).modalities[0].encoded == 1
+    assert (look("film").values[0] != before).any()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cm2.errors import DataError, RejectsError, SchemaError
+
+from .conftest import Extract, View, column, why_not
+
+
+def test_unknown_cells_are_marked_and_absent_rows_have_their_reason(
+    folder: Path, run: Extract, look: View
+) -> None:
+    (folder / "t.csv").write_text(
+        "stay_id,pulse,ward,note\n100,80,A,x\n101,,B,y\n102,,,\n103,90.5,A,x\n999,1,A,x\n"
+    )
+    summary = run("lab=t.csv")
+    found = look("lab")
+    assert found.has.tolist() == [True, True, False, True] + [False] * 8
+    assert column(found, "pulse")[:4, 0].tolist() == [80, 0, 0, 90.5]
+    assert column(found, "known:pulse")[:4, 0].tolist() == [1, 0, 0, 1]
+    assert column(found, "ward=A")[:4, 0].tolist() == [1, 0, 0, 1]
+    assert column(found, "ward=B")[:4, 0].tolist() == [0, 1, 0, 0]
+    reasons = why_not(folder / "cache", "lab")
+    assert (reasons[100], reasons[102], reasons[105]) == (None, "all_empty", "no_row")
+    assert summary.modalities[0].rejected == 0
+
+
+def test_an_infinite_value_is_a_reject_and_honest_absence_is_none(
+    folder: Path, run: Extract, look: View
+) -> None:
+    (folder / "t.csv").write_text("stay_id,pulse\n100,80\n101,inf\n102,70\n")
+    with pytest.raises(RejectsError, match="1 of 3"):
+        run("lab=t.csv")
+    assert look("lab").has[:4].tolist() == [True, False, True, False]
+    assert run("lab=t.csv", max_reject=0.5).modalities[0].rejected == 1
+
+
+def test_two_rows_of_one_stay_are_refused_with_the_way_out(folder: Path, run: Extract) -> None:
+    (folder / "t.csv").write_text("stay_id,pulse\n100,80\n100,81\n")
+    with pytest.raises(DataError, match=r"100 stands in several rows.*long table"):
+        run("lab=t.csv")
+
+
+def test_a_file_of_strangers_is_refused(folder: Path, run: Extract) -> None:
+    (folder / "t.csv").write_text("stay_id,pulse\n7,80\n8,81\n")
+    with pytest.raises(DataError, match=r"t\.csv"):
+        run("lab=t.csv")
+
+
+def test_a_column_of_many_words_is_no_category(folder: Path, run: Extract) -> None:
+    rows = "\n".join(f"{100 + i % 12},word{i}" for i in range(12))
+    many = "\n".join(f"{500 + i},word{i}" for i in range(60))
+    (folder / "t.csv").write_text(f"stay_id,text\n{rows}\n{many}\n")
+    with pytest.raises(SchemaError, match=r"\b(72|60)\b"):
+        run("lab", config=_toml(folder, "[modality.lab]\nfile='t.csv'\nkind='table'\n"))
+
+
+def test_the_order_of_rows_changes_no_byte_of_the_store(folder: Path, run: Extract) -> None:
+    rows = [f"{100 + i},{i * 1.5},{'AB'[i % 2]}" for i in range(12)]
+    stores = []
+    for order in (rows, rows[::-1]):
+        (folder / "t.csv").write_text("\n".join(["stay_id,x,w", *order]) + "\n")
+        cache = folder / f"cache{len(stores)}"
+        run("lab=t.csv", cache=cache)
+        store = next((cache / "stores" / "lab").iterdir())
+        stores.append({p.name: p.read_bytes() for p in store.iterdir() if p.suffix == ".h5"})
+    assert stores[0]
+    assert stores[0] == stores[1]
+
+
+def test_vectors_are_shared_by_cohorts(folder: Path, run: Extract) -> None:
+    (folder / "t.csv").write_text("stay_id,x\n" + "".join(f"{100 + i},{i}\n" for i in range(12)))
+    run("lab=t.csv")
+    again = run("lab=t.csv", cohort="other")
+    assert again.modalities[0].encoded == 0
+    assert again.modalities[0].stays == 12
+
+
+def _toml(folder: Path, text: str) -> Path:
+    (folder / "own.toml").write_text(text)
+    return folder / "own.toml"
+
+
+def test_missing_words_and_chosen_columns_come_from_the_toml_table(
+    folder: Path, run: Extract, look: View
+) -> None:
+    (folder / "t.csv").write_text("record,x,y\n100,-1,5\n101,2,6\n")
+    text = '[modality.lab]\nfile = "t.csv"\nid = "record"\nkeep = ["x"]\nmissing = [-1]\n'
+    run("lab", config=_toml(folder, text))
+    found = look("lab")
+    assert found.columns == ("x", "known:x")
+    assert np.flatnonzero(found.has).tolist() == [1]
