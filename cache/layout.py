@@ -2,7 +2,8 @@
 
 ```
 CACHE/
-  cohorts/<name>/     stays.parquet, cohort.json, links/<modality>.json and its table
+  cohorts/<name>/     stays.parquet, cohort.json, links/<modality>.json and its table,
+                      labels/<task>.json and its table
   events/             cleaned measurements in long form
   stores/<modality>/<space id>/
                       manifest.json and its two tables, provenance.json, blank.safetensors,
@@ -10,8 +11,8 @@ CACHE/
   runs/<identity>/    trained models
 ```
 A JSON file is the commit of the tables it names by hash. A table that may be written again
-(items, rejects, links) carries the first digits of its hash in its file name, so that neither a
-kill nor a reader can ever meet a new table beside an old JSON file.
+(items, rejects, links, labels) carries the first digits of its hash in its file name, so that
+neither a kill nor a reader can ever meet a new table beside an old JSON file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ SHARD_FORMAT = "cm2.shard"
 STORE_FORMAT = "cm2.store"
 COHORT_FORMAT = "cm2.cohort"
 LINKS_FORMAT = "cm2.links"
+LABELS_FORMAT = "cm2.labels"
 CHECKPOINT_FORMAT = "cm2.checkpoint"
 
 COHORTS = "cohorts"
@@ -39,6 +41,7 @@ BLANK = "blank.safetensors"
 COHORT = "cohort.json"
 STAYS = "stays.parquet"
 LINKS = "links"
+LABELS = "labels"
 
 SPLITS = ("train", "val", "test")
 STAGES = ("read", "decode", "tokenise", "encode", "nonfinite")

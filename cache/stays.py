@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError, DataError, IntegrityError, LeakageError, SchemaError
-from . import atomic
+from . import atomic, labelled
 from .layout import (
     COHORT,
     COHORT_FORMAT,
@@ -57,17 +57,26 @@ class Cohort:
         name: Name of the cohort.
         stays: One row per stay; its order is the row order of everything.
         info: Dataset, release, rules, attrition, as they were written.
-        fingerprint: Hash of stays and info.
+        fingerprint: Hash of stays and info as the extraction wrote them; labels that were added
+            later do not change it.
+        labels: Per task whose labels were added later, the hash of them.
     """
 
     def __init__(
-        self, cache: Path, name: str, stays: pa.Table, info: dict[str, Any], fingerprint: str
+        self,
+        cache: Path,
+        name: str,
+        stays: pa.Table,
+        info: dict[str, Any],
+        fingerprint: str,
+        labels: Mapping[str, str],
     ) -> None:
         self._cache = cache
         self.name = name
         self.stays = stays
         self.info = info
         self.fingerprint = fingerprint
+        self.labels = dict(labels)
 
     @classmethod
     def open(cls, cache: Path, name: str = "default") -> Cohort:
@@ -92,7 +101,8 @@ class Cohort:
         if content.get("format") != COHORT_FORMAT:
             raise IntegrityError(f"{folder / COHORT} describes no cohort. {remedy}")
         stays = atomic.read_parquet(folder / STAYS, content["tables"]["stays"], remedy)
-        return cls(cache, name, stays, content["info"], digest)
+        stays, labels = labelled.add(folder, stays, digest)
+        return cls(cache, name, stays, content["info"], digest, labels)
 
     @staticmethod
     def exists(cache: Path, name: str) -> bool:

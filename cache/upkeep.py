@@ -16,6 +16,7 @@ from .inspection import RUN_REMEDY, describe_file, describe_folder, folder_check
 from .layout import (
     COHORTS,
     EVENTS,
+    LABELS,
     LINKS,
     MANIFEST,
     PROVENANCE,
@@ -101,7 +102,7 @@ def gc(cache: Path, dry_run: bool) -> list[Path]:
     for folder in _store_folders(cache):
         found |= _unreferenced_in_store(folder, extract_again(cache, folder.parent.name))
     for folder in _folders(cache / COHORTS):
-        found |= _unreferenced_links(folder, extract_again(cache, "all", folder.name))
+        found |= _unreferenced_tables(folder, extract_again(cache, "all", folder.name))
     latest = time.time() - GRACE_SECONDS
     old = sorted(path for path in found if path.is_file() and path.stat().st_mtime < latest)
     if not dry_run:
@@ -218,12 +219,15 @@ def _unreferenced_in_store(folder: Path, remedy: str) -> set[Path]:
     return found
 
 
-def _unreferenced_links(folder: Path, remedy: str) -> set[Path]:
-    named = {
-        table_name(path.stem, atomic.read_json(path, remedy)["tables"]["links"])
-        for path in (folder / LINKS).glob("*.json")
-    }
-    return {path for path in (folder / LINKS).glob("*.parquet") if path.name not in named}
+def _unreferenced_tables(folder: Path, remedy: str) -> set[Path]:
+    found = set[Path]()
+    for part in (LINKS, LABELS):
+        named = {
+            table_name(path.stem, atomic.read_json(path, remedy)["tables"][part])
+            for path in (folder / part).glob("*.json")
+        }
+        found |= {path for path in (folder / part).glob("*.parquet") if path.name not in named}
+    return found
 
 
 def _row(

@@ -112,6 +112,8 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
         "cohort": cohort.fingerprint,
         "modalities": inputs,
     }
+    if config.task in cohort.labels:  # added later: the hash of the cohort does not tell of them
+        record["labels"] = cohort.labels[config.task]
     return Identity(config, record, spaces, cohort)
 
 
