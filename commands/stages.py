@@ -77,7 +77,8 @@ def extract(dry_run: bool, time_limit: float | None, as_json: bool, **options: A
         print_json(summary.as_dict())
     else:
         print(summary.as_text())
-    suggest(f"cm2 fuse --cache {config.cache} --task ihm")
+    for task in list(summary.tasks)[:1]:
+        suggest(f"cm2 fuse --cache {config.cache} --task {task}")
 
 
 def fuse(
