@@ -1,7 +1,8 @@
-"""The commands below `cm2 cache`: ls, verify, gc, label."""
+"""The commands below `cm2 cache`: ls, verify, gc, label, export."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,8 @@ from ..console import records
 from ..errors import ConfigError
 from .shared import DryRun, JsonOption, bars, print_json
 
-cache_app = typer.Typer(help="List, verify, clean and label a cache.", no_args_is_help=True)
+CohortOption = Annotated[str, typer.Option(help="Name of the cohort.", metavar="NAME")]
+cache_app = typer.Typer(help="List, verify, clean, label and export a cache.", no_args_is_help=True)
 
 
 @cache_app.command("ls")
@@ -67,7 +69,7 @@ def cache_label(
             metavar="NAME=FILE",
         ),
     ],
-    cohort: Annotated[str, typer.Option(help="Name of the cohort.")] = "default",
+    cohort: CohortOption = "default",
     replace: Annotated[
         bool, typer.Option("--replace", help="Let other labels of such a task give way.")
     ] = False,
@@ -86,6 +88,46 @@ def cache_label(
     for name, table in given:
         found = counts(write_labels(cache, cohort, name, table, replace=replace).stays)[name]
         print(f"{name}: {found['stays']} stays with a label, {found['positives']} positive")
+
+
+@cache_app.command("export")
+def cache_export(
+    cache: Annotated[Path, typer.Argument(help="Folder of the cache.", metavar="CACHE")],
+    out: Annotated[
+        Path | None, typer.Option(help="HDF5 file for the arrays.", metavar="FILE.h5")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Table of labels in the style of MEDS.", metavar="FILE.parquet"),
+    ] = None,
+    cohort: CohortOption = "default",
+    modalities: Annotated[
+        str, typer.Option(help="NAME or NAME@SPACE, parted by commas; all when empty.")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Write the arrays of every stay as HDF5, and the labels as a table."""
+    from ..cache.export import export_arrays, export_labels, refuse_existing
+
+    files = [file for file in (out, labels) if file is not None]
+    if not files or out == labels:
+        raise ConfigError("Say where to write: --out FILE.h5, --labels FILE.parquet, or both.")
+    for file in files:
+        refuse_existing(file, force)
+    if out is not None:
+        names = [name.strip() for name in modalities.split(",") if name.strip()]
+        export_arrays(cache, out, cohort, names, force=force)
+    if labels is not None:
+        export_labels(cache, labels, cohort, force=force)
+    for file in files:
+        print(file)
+    print(
+        "These files hold data of single patients: the terms of use of their source hold for them "
+        "as well. Do not pass them on.",
+        file=sys.stderr,
+    )
 
 
 __all__ = ["cache_app"]
