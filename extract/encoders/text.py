@@ -49,6 +49,8 @@ Long = Literal["truncate", "windows"]
 MOST_WINDOWS = 16
 """Of a text even longer than so many windows the rest is cut."""
 
+_BATCH_TOKENS = {"cpu": 1024, "gpu": 32_768}
+
 
 class TextEncoder:
     """A text encoder of the user or the hub, or one of a known shape that has learnt nothing.
@@ -59,7 +61,8 @@ class TextEncoder:
             model.safetensors and a tokenizer.
         device: auto, cpu, cuda or cuda:N.
         max_tokens: Tokens of one pass, the special ones included; fewer where the encoder cannot.
-        batch_tokens: Tokens per forward pass, padding included.
+        batch_tokens: Tokens per forward pass, padding included; by default few on a CPU, where
+            caches are small, and many on a GPU.
         pooling: cls, the last hidden state at the first token; mean, over all tokens of the text.
         long: Longer texts are cut (truncate), or encoded in windows of equal length side by side
             and averaged, each by its number of tokens (windows).
@@ -75,7 +78,7 @@ class TextEncoder:
         weights: Weights,
         device: str = "cpu",
         max_tokens: int = 512,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         pooling: Pooling = "cls",
         long: Long = "truncate",
     ) -> None:
@@ -249,9 +252,10 @@ class TextEncoder:
 
         vectors = np.zeros((len(ids), self.width), np.float32)
         network, device = self._ready
+        budget = self._batch_tokens or _BATCH_TOKENS["cpu" if device.type == "cpu" else "gpu"]
         pad = int(self._tokenizer.pad_token_id or 0)
         with one_thread(), torch.inference_mode():
-            for rows in buckets([len(row) for row in ids], self._batch_tokens):
+            for rows in buckets([len(row) for row in ids], budget):
                 longest = max(len(ids[row]) for row in rows)
                 tokens = np.full((len(rows), longest), pad, np.int64)  # [b, L]
                 mask = np.zeros((len(rows), longest), np.int64)

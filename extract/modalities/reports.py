@@ -24,7 +24,7 @@ from .texts import LARGEST_BYTES, ReadText, TextShards, UnreadableText, blank, d
 
 ENCODER = "tinybert"
 MAX_TOKENS = 512
-SHARD_ITEMS = 64
+SHARD_ITEMS = 256
 NO_REPORT = "no_report"
 NO_SECTION = "NoSection"
 
