@@ -1,0 +1,114 @@
+"""Compute shards as tasks of a Ray cluster: the same function of the same items, the same bytes.
+
+Each task encodes one shard with one CPU thread and hands it back; only this process writes. The
+folders of the source and of the weights must be mounted on every node under the same paths, and
+cm2 must be installed there. A task whose worker dies is given to another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cache.store import EncodedShard
+from ..errors import ConfigError, ResourceError
+from .engine_local import window
+from .work import Plan, Work
+
+Chunk = Sequence[Work]
+_RETRIES = 5
+_encoders: dict[str, Callable[[Chunk], EncodedShard]] = {}  # of a worker, by space
+
+
+def compute(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    may_begin: Callable[[], None],
+    *,
+    cpus: int | None,
+    gpus: int,
+) -> Iterator[tuple[Chunk, EncodedShard]]:
+    """Yield every chunk with its shard, in order.
+
+    Args:
+        plan: Who encodes.
+        chunks: The items of each shard.
+        may_begin: Asked before a shard is begun; raises Interrupted when none may be.
+        cpus: CPUs of a Ray that is started here; None for all of this machine.
+        gpus: GPUs that each task needs.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        ResourceError: The workers died again and again on one shard, or the cluster is lost.
+    """
+    ray = _ray()
+    begun = not ray.is_initialized()
+    if begun:
+        elsewhere = bool(os.environ.get("RAY_ADDRESS"))
+        ray.init(
+            num_cpus=None if elsewhere else cpus,
+            include_dashboard=None if elsewhere else False,
+            log_to_driver=False,
+        )
+    try:
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(encode_in_worker)
+        encoder = ray.put(plan.encode)
+
+        def begin(chunk: Chunk) -> Any:
+            # In a list the encoder stays a reference, which a worker resolves only once.
+            return task.remote(plan.space.id, [encoder], list(chunk), str(Path.cwd()))
+
+        def result(handle: Any) -> EncodedShard:
+            shard: EncodedShard = ray.get(handle)
+            return shard
+
+        size = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield from window(chunks, begin, result, size, may_begin)
+    except ray.exceptions.RaySystemError as error:
+        raise ResourceError(
+            f"The Ray cluster is lost ({type(error).__name__}). {_AGAIN}"
+        ) from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise ResourceError(
+            f"Ray workers died {_RETRIES + 1} times on one shard ({type(error).__name__}). Give "
+            f"them more memory, or use --engine local to see why. {_AGAIN}"
+        ) from error
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+_AGAIN = "What was encoded is stored; the same command continues from there."
+
+
+def encode_in_worker(space: str, encoder: Sequence[Any], chunk: Chunk, folder: str) -> EncodedShard:
+    """Encode one shard in a worker process; runs there.
+
+    Args:
+        space: Id of the space, under which the worker keeps the encoder.
+        encoder: The reference to it.
+        chunk: The items.
+        folder: Working directory of the caller, from which relative paths count.
+    """
+    import ray
+
+    os.chdir(folder)
+    if space not in _encoders:
+        _encoders[space] = ray.get(encoder[0])
+    return _encoders[space](chunk)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "--engine ray needs Ray, which is not installed: pip install 'cm2[ray]', or use "
+            "--engine local"
+        ) from error
+    return ray
+
+
+__all__ = ["compute", "encode_in_worker"]
