@@ -1,9 +1,31 @@
 """Multimodal clinical prediction with missing modalities.
 
 `cm2 extract` encodes every item once into a cache; `cm2 fuse` trains a copula-aligned model
-from it.
+from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cache.dataset import open_cache
+    from .extract.own.api import write_cache
+
 __version__ = "0.1.0"
+_HOMES = {"open_cache": "cache.dataset", "write_cache": "extract.own.api"}
+
+__all__ = ["__version__", "open_cache", "write_cache"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: `import cm2` stays fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -35,7 +35,13 @@ def build(path: Path, config: ExtractConfig) -> tuple[pa.Table, dict[str, Any]]:
         DataError: A stay stands twice, or a split is unknown or missing.
         SchemaError: A column is missing or of the wrong type.
     """
-    table = scan(path)
+    return build_of(path, scan(path), config)
+
+
+def build_of(
+    path: Path, table: pl.LazyFrame, config: ExtractConfig
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Make the stays of a cohort from a table in memory, called `path` in messages."""
     schema = header(path, table)
     require(path, schema, ["stay_id"], "It names the rows.")
     if "subject_id" not in schema and not config.subject_is_stay:
@@ -170,4 +176,4 @@ def _splits(
     return [assigned[subject] for subject in ids], rule
 
 
-__all__ = ["DATASET", "bits", "build", "counts", "tasks"]
+__all__ = ["DATASET", "bits", "build", "build_of", "counts", "tasks"]
