@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from cm2.extract.modalities.sections import SECTIONS, encoded_parts, section_name, split_sections
@@ -137,3 +139,37 @@ def test_line_ends_of_other_systems_are_the_same() -> None:
 
 def test_a_header_at_the_very_end_opens_an_empty_section() -> None:
     assert split_sections("\n FINDINGS: Clear.\n COMPARISON:")[-1] == ("comparison", "")
+
+
+WORDS = ["lungs", "are", "clear", "no", "seen:", "stable,", "5", "days", "AND", "NORMAL:", "heart"]
+SPELLINGS = {
+    "impression": ["IMPRESSION", "CONCLUSION", "FINDINGS AND IMPRESSION", "FINAL IMPRESSION (AM)"],
+    "findings": ["FINDINGS", "CHEST, TWO VIEWS", "PORTABLE AP CHEST", "REPORT"],
+    "comparison": ["COMPARISON", "COMPARISONS", "COMPARISON CHEST FILM"],
+    "other": ["INDICATION", "TECHNIQUE", "HISTORY", "WET READ", "EXAM", "ADDENDUM"],
+}
+
+
+def body(rng: random.Random) -> list[str]:
+    """Some paragraphs of lines as they stand in a report, each behind one blank."""
+    paragraphs = []
+    for _ in range(rng.randint(1, 3)):
+        lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 9))) for _ in range(2)]
+        paragraphs.append("\n ".join(lines))
+    return paragraphs
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_sequence_of_sections_is_found_again(seed: int) -> None:
+    rng = random.Random(seed)
+    text, expected = " " * 33 + "FINAL REPORT", dict.fromkeys(SECTIONS, "")
+    names = [rng.choice(list(SPELLINGS)) for _ in range(rng.randint(0, 6))]
+    for name in [*names, rng.choice(["impression", "findings"])]:
+        filled = rng.random() < 0.85 or not {"impression", "findings"}.isdisjoint([name])
+        content = "\n \n ".join(body(rng)) if filled else ""
+        gap = rng.choice([" ", "  ", "\n ", " \n \n "])
+        text += "\n" * rng.randint(0, 1) + f"\n {rng.choice(SPELLINGS[name])}:{gap}{content}"
+        text += rng.choice(["", "\n ", "\n \n "])
+        if name != "other":
+            expected[name] = content
+    assert parts(text + "\n") == expected
