@@ -154,7 +154,7 @@ def body(rng: random.Random) -> list[str]:
     """Some paragraphs of lines as they stand in a report, each behind one blank."""
     paragraphs = []
     for _ in range(rng.randint(1, 3)):
-        lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 9))) for _ in range(2)]
+        lines = [" ".join(["the", *rng.choices(WORDS, k=rng.randint(3, 9))]) for _ in range(2)]
         paragraphs.append("\n ".join(lines))
     return paragraphs
 
