@@ -15,10 +15,12 @@ from pathlib import Path
 from ..errors import CM2Error
 from . import estimate
 from .config import ExtractConfig
+from .modalities import notes
 from .sources import Source, open_source
 from .sources.locate import find_parts
-from .sources.mimic_cxr import find_metadata, find_reports
+from .sources.mimic_cxr import find_metadata
 from .sources.releases import drift
+from .sources.report_texts import find_texts
 
 MEMORY_GIB = 4.0
 _CHECKSUMS = ("SHA256SUMS.txt", "SHA256SUMS")
@@ -148,8 +150,13 @@ def _source(source: Source) -> list[Check]:
         checks.insert(0, Check("source", False, str(error), "See the tables below."))
     films = find_metadata(source.root)
     checks.append(Check("films", True, str(films) if films else "none here: no modality cxr"))
-    reports = find_reports(source.root) if films else None
-    checks.append(Check("reports", True, str(reports) if reports else "none here: no report"))
+    texts = find_texts(source.root) if films else None
+    found = f"as a {texts.kind}" if texts else "none here: no modality report"
+    checks.append(Check("reports", True, found))
+    if source.dataset == "mimic3":
+        offered = notes.is_offered(source)
+        found = "NOTEEVENTS has rows" if offered else "no rows in NOTEEVENTS: no modality note"
+        checks.append(Check("notes", True, found))
     if films is not None and not source.synthetic:
         detail = "name them with --weights when extracting films or reports"
         checks.append(Check("weights", True, detail))

@@ -94,13 +94,12 @@ def plan(
         provenance={
             "file": spec.file.name,
             "rows_of_no_stay": listed.ignored,
-            "weights": weights.note,
-            "random_weights": weights.random,
+            **weights.provenance,
         },
         encode=_Encoder(encoder, spec.grey),
         shard_items=SHARD_ITEMS,
         blank=lambda: {"values": encoder.blank()},
-        files=[item.payload for item in work.values()],
+        files=[*(item.payload for item in work.values()), *weights.files()],
         note=weights.note,
         timing=listed.timing,
     )

@@ -67,12 +67,12 @@ def plan(
         provenance={
             "file": spec.file.name,
             "rows_of_no_stay": listed.ignored,
-            "weights": weights.note,
-            "random_weights": weights.random,
+            **weights.provenance,
         },
         encode=_Encoder(encoder),
         shard_items=SHARD_ITEMS,
         blank=lambda: {"values": encoder.encode(encoder.tokenise([""]))[0]},
+        files=weights.files(),
         note=weights.note,
         timing=listed.timing,
     )
