@@ -57,12 +57,27 @@ def doctor(
         raise typer.Exit(3)
 
 
-def extract(dry_run: bool, time_limit: float | None, as_json: bool, **options: Any) -> None:
+def extract(
+    dry_run: bool,
+    time_limit: float | None,
+    as_json: bool,
+    film_list: Path | None,
+    **options: Any,
+) -> None:
     """Stage one: build the cohort if absent, then encode every item of a modality once."""
     from ..extract.config import ExtractConfig
     from ..options import validated
 
     config = validated(ExtractConfig, options)
+    if film_list is not None:
+        from ..extract.film_list import write_film_list
+
+        found = write_film_list(config, film_list)
+        if as_json:
+            print_json(vars(found))
+        else:
+            print(f"{found.as_text()}: {film_list}")
+        return
     from ..extract import runner
 
     if dry_run:
@@ -144,6 +159,12 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             from ..fuse.config import FuseConfig
 
             generated = parameters(FuseConfig)
+    if command == "extract":
+        wanted = typer.Option(
+            help="Write the paths of the films that would be read, for a download, and stop.",
+            metavar="FILE",
+        )
+        own = [*own, _own("film_list", Annotated[Path | None, wanted], None)]
     if command == "fuse":
         directory = typer.Option(help="Run directory; default: one place per identity.")
         settings = typer.Option(help="TOML file of settings.", metavar="FILE.toml")

@@ -75,7 +75,7 @@ def items(source: Source, config: ExtractConfig, modality: str) -> Estimate:
 def _films(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
     """Rows of the table of films, bytes and number of the linked ones that are there."""
     table = listed_films(source.root)
-    linked = cxr.linked_films(_stays(source, config), table, config).drop_nulls("dicom_id")
+    linked = cxr.linked_films(stays_of_call(source, config), table, config).drop_nulls("dicom_id")
     paths = [Path(path) for path in linked["path"].unique()]
     sizes = [path.stat().st_size for path in paths if path.is_file()]
     if len(sizes) < len(paths):
@@ -86,7 +86,7 @@ def _films(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[i
 def _reports(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:
     """Rows of the table of films, bytes of the reports, and how many are there."""
     table, texts = listed_films(source.root), open_texts(source.root)
-    linked = cxr.linked_films(_stays(source, config), table, config).drop_nulls("study_id")
+    linked = cxr.linked_films(stays_of_call(source, config), table, config).drop_nulls("study_id")
     wanted = linked.unique("study_id", keep="first", maintain_order=True)
     there = len(texts.of(wanted))
     if there < wanted.height:
@@ -103,7 +103,7 @@ def _notes(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[i
         size = path.stat().st_size
         read += size
         rows += size / _BYTES_PER_NOTE["gz" if path.name.lower().endswith(".gz") else "csv"]
-    most = _stays(source, config).height * config.note_max
+    most = stays_of_call(source, config).height * config.note_max
     return round(rows), read, round(min(rows, most))
 
 
@@ -111,13 +111,14 @@ def _static(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[
     """Rows and bytes of the table of admissions, and the stays."""
     parts = source.table(static.table_name(source)).parts
     read = sum(path.stat().st_size for path, _ in parts)
-    return source.admissions.height, read, _stays(source, config).height
+    return source.admissions.height, read, stays_of_call(source, config).height
 
 
-def _stays(source: Source, config: ExtractConfig) -> pl.DataFrame:
+def stays_of_call(source: Source, config: ExtractConfig) -> pl.DataFrame:
+    """The stays of the cohort, or those that it would have."""
     if Cohort.exists(config.cache, config.cohort):
         return stays_of(Cohort.open(config.cache, config.cohort))
     return select(source)[0].select("stay_id", "subject_id", "intime")
 
 
-__all__ = ["items"]
+__all__ = ["items", "stays_of_call"]
