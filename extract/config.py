@@ -248,7 +248,8 @@ class ExtractConfig(BaseModel):
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="Arithmetic of the encoders of films; the difference of bf16 is recorded.",
+        description="Arithmetic of the encoders of films. bf16 is faster on GPUs and on CPUs with "
+        "matrix units, slower on others; its difference is recorded.",
     )
     device: str = Field(
         default="auto", description="Where encoders run: auto, cpu, cuda or cuda:N."

@@ -138,7 +138,7 @@ class ImageEncoder:
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
         features = []
         for start in range(0, len(films), self._batch):
-            grey = torch.from_numpy(films[start : start + self._batch]).unsqueeze(1)  # [b, 1, H, W]
+            grey = torch.tensor(films[start : start + self._batch]).unsqueeze(1)  # [b, 1, H, W]
             features.append(self._forward((grey.float() / 255 - mean) / std, level))
         return np.concatenate(features) if features else self.blank(level)[None][:0]
 

@@ -173,7 +173,11 @@ def _headless(network: Any, untrained_pooler: bool, has_class: bool) -> nn.Modul
     from torch import nn
 
     registers = int(getattr(network.config, "num_register_tokens", 0) or 0)
-    special = int(has_class) + registers + int(hasattr(network.embeddings, "distillation_token"))
+    special = (
+        int(has_class)
+        + registers
+        + int(any(name.endswith("distillation_token") for name, _ in network.named_parameters()))
+    )
 
     class Headless(nn.Module):
         def __init__(self) -> None:

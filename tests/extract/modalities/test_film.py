@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm2.extract.modalities.film import UnreadableFilm, decode, prepare
+from cm2.extract.encoders.frame import FRAME, Frame
+from cm2.extract.modalities.film import UnreadableFilm, augment, decode, prepare
 
 
 def pixels(height: int, width: int, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -122,3 +123,90 @@ def test_real_films_decode(shared: Path) -> None:
     films = sorted((shared / "data/covid_cxr/images").iterdir())[:10]
     assert len(films) == 10
     assert all(prepare(film.read_bytes()).std() > 5 for film in films)
+
+
+# --- scaled decoding ------------------------------------------------------------------------------
+
+
+def enlarged(path: Path) -> bytes:
+    """A real film in the size of MIMIC-CXR, whose films were enlarged from smaller ones too."""
+    with Image.open(path) as picture:
+        large = picture.resize((2544, 3056), Image.Resampling.BICUBIC)
+    return encoded(large, quality=95)
+
+
+def test_scaled_decoding_of_a_film_of_full_size_is_a_few_grey_values_off(shared: Path) -> None:
+    paths = sorted((shared / "data/covid_cxr/images").iterdir())[::60]
+    assert len(paths) == 5
+    for path in paths:
+        content = enlarged(path)
+        assert decode(content).size == (2544, 3056)
+        assert decode(content, fast=True).size == (1272, 1528)
+        exact, fast = (prepare(content, fast=fast).astype(int) for fast in (False, True))
+        assert 0 < np.abs(exact - fast).max() <= 2
+        assert np.abs(exact - fast).mean() < 0.2
+
+
+def test_scaled_decoding_leaves_a_small_film_as_it_is_and_bad_ones_bad() -> None:
+    np.testing.assert_array_equal(prepare(grey(), fast=True), prepare(grey()))
+    for make, kind in BAD.values():
+        with pytest.raises(UnreadableFilm) as caught:
+            prepare(make(), fast=True)
+        assert caught.value.kind in kind.split("|")
+
+
+def test_scaling_counts_from_the_frame_that_is_wanted() -> None:
+    content = encoded(Image.fromarray(pixels(1600, 1200)), quality=90)
+    assert decode(content, Frame(64, None), fast=True).size == (300, 400)
+    assert decode(content, Frame((64, 128), None), fast=True).size == (600, 800)
+    assert decode(content, Frame(512), fast=True).size == (1200, 1600)
+
+
+# --- frames and copies ----------------------------------------------------------------------------
+
+
+def test_a_frame_wider_than_the_film_is_filled_with_black() -> None:
+    frame = Frame((20, 10), (24, 24))
+    found = frame.cut(frame.resized(Image.fromarray(np.full((50, 50), 200, np.uint8))))
+    assert found.shape == frame.shape == (24, 24)
+    assert (found[2:22, 7:17] == 200).all()
+    assert found.sum() == 200 * 20 * 10
+
+
+def test_a_copy_is_a_function_of_the_film_and_its_number() -> None:
+    picture = FRAME.resized(Image.fromarray(pixels(400, 300)))
+    first = np.asarray(augment(picture, "a", 0))
+    np.testing.assert_array_equal(first, np.asarray(augment(picture, "a", 0)))
+    assert first.shape == np.asarray(picture).shape
+    for item, view in (("a", 1), ("b", 0)):
+        assert (first != np.asarray(augment(picture, item, view))).mean() > 0.1
+
+
+def test_copies_are_flipped_turned_shifted_and_scaled_within_the_published_range() -> None:
+    """Two dots on a film tell by how much; half of the copies are mirrored."""
+    side, reach = 300, 60
+    spots = Image.fromarray(np.zeros((side, side), np.uint8))
+    for x, size in ((150 - reach, 3), (150 + reach, 5)):
+        spots.paste(255, (x - size, 150 - size, x + size + 1, 150 + size + 1))
+    angles, scales, shifts = [], [], []
+    for view in range(200):
+        found = np.asarray(augment(spots, "film", view)) > 0
+        y, x = np.nonzero(found)
+        middle = np.array([x.mean(), y.mean()])
+        centred = np.stack([x, y], axis=1) - middle
+        axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+        along = centred @ axis
+        groups = along > (along.min() + along.max()) / 2
+        if groups.sum() < (~groups).sum():  # towards the larger dot
+            axis, groups = -axis, ~groups
+        ends = [centred[g].mean(axis=0) + middle for g in (groups, ~groups)]
+        angles.append(np.degrees(np.arctan2(axis[1], axis[0])))
+        scales.append(np.linalg.norm(ends[0] - ends[1]) / (2 * reach))
+        shifts.append(np.abs((ends[0] + ends[1]) / 2 - 150).max() / side)
+    mirrored = np.abs(angles) > 90
+    turned = np.where(mirrored, 180 - np.abs(angles), np.abs(angles))
+    assert 70 < mirrored.sum() < 130
+    assert 40 < turned.max() < 47
+    assert 0.84 < min(scales) < 0.88
+    assert 1.12 < max(scales) < 1.17
+    assert 0.13 < max(shifts) < 0.16

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import polars as pl
 import pytest
 
-from cm2.extract.modalities.linking import link, links_table
+from cm2.extract.modalities.linking import FilmRule, link, links_table
 
 START = datetime(2150, 1, 1, 6, 30, 15)
 
@@ -119,3 +119,46 @@ def test_every_stay_keeps_its_row_and_order() -> None:
 def test_an_earlier_prediction_time_reads_nothing_later() -> None:
     films = table(film("a", 5 * HOUR), film("b", 20 * HOUR))
     assert link(stays(), films, 12.0)["dicom_id"].to_list() == ["a"]
+
+
+def films_of(rule: FilmRule, *films: dict[str, object]) -> list[str | None]:
+    return link(stays(), table(*films), 48.0, rule)["dicom_id"].to_list()
+
+
+def test_the_first_or_all_films_can_be_asked_for() -> None:
+    films = [film("b", 20 * HOUR), film("a", 5 * HOUR), film("c", 50 * HOUR), film("z", 5 * HOUR)]
+    assert films_of(FilmRule("first"), *films) == ["a"]
+    assert films_of(FilmRule("all"), *films) == ["a", "z", "b"]
+    assert films_of(FilmRule("last"), *films) == ["b"]
+
+
+def test_other_views_count_when_they_are_named_and_the_reason_names_them() -> None:
+    films = [film("a", 5 * HOUR), film("b", 9 * HOUR, "PA"), film("c", 10 * HOUR, "LATERAL")]
+    assert films_of(FilmRule(views=("AP", "PA")), *films) == ["b"]
+    assert films_of(FilmRule(views=("LATERAL",)), *films) == ["c"]
+    row = link(stays(), table(films[2]), 48.0, FilmRule(views=("AP", "PA"))).row(0, named=True)
+    assert (row["dicom_id"], row["why_no"]) == (None, "no_ap_or_pa_film")
+
+
+def test_the_window_may_begin_before_or_after_icu_entry() -> None:
+    films = [film("a", -10 * HOUR), film("b", 5 * HOUR), film("c", 20 * HOUR)]
+    assert films_of(FilmRule("first", from_hours=-12.0), *films) == ["a"]
+    assert films_of(FilmRule("first", from_hours=5.0), *films) == ["b"]
+    assert films_of(FilmRule("first", from_hours=6.0), *films) == ["c"]
+    linked = link(stays(), table(*films), 48.0, FilmRule("first", from_hours=-12.0))
+    assert linked["hours_from_intime"].to_list() == [-10.0]
+
+
+def test_links_of_several_films_keep_their_order_and_each_item_once() -> None:
+    films = [
+        film("c", 5 * HOUR, study=7),
+        film("a", 6 * HOUR, study=7),
+        film("b", 7 * HOUR, study=3),
+        film("x", HOUR, subject=12),
+    ]
+    linked = link(stays(3), table(*films), 48.0, FilmRule("all"))
+    rows = links_table(linked, "dicom_id").to_pylist()
+    assert [row["items"] for row in rows] == [["c", "a", "b"], [], ["x"]]
+    assert [row["why_no"] for row in rows] == [None, "no_film", None]
+    studies = linked.with_columns(report=pl.format("s{}", pl.col("study_id")))
+    assert links_table(studies, "report").to_pylist()[0]["items"] == ["s7", "s3"]
