@@ -8,6 +8,8 @@ import polars as pl
 
 from ...cache.cohort import Cohort
 from ..config import ExtractConfig
+from ..encoders import vision
+from ..encoders.image import ImageEncoder
 from ..encoders.weights import Weights
 from ..sources import Source
 from ..sources.mimic_cxr import films as listed_films
@@ -15,6 +17,8 @@ from ..work import Plan, Work
 from .film_plan import SHARD_ITEMS, film_plan
 from .linking import FilmRule, film_end, link, links_table, stays_of
 from .reading import file_stamps, refuse_wrong_mount
+
+ENCODER = "resnet34"
 
 
 def linked_films(stays: pl.DataFrame, films: pl.DataFrame, config: ExtractConfig) -> pl.DataFrame:
@@ -50,7 +54,16 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
         "from_hours": config.film_from_hours,
         "until_hours": float(film_end(config)),
     }
-    return film_plan("cxr", work, links_table(linked, "dicom_id"), rules, config, weights)
+    encoder = None if weights is None else _encoder(config, weights)
+    return film_plan("cxr", work, links_table(linked, "dicom_id"), rules, config, encoder)
+
+
+def _encoder(config: ExtractConfig, weights: Weights) -> ImageEncoder:
+    """The encoder that options and weights name; a folder with config.json names its own."""
+    named = config.encoder_of("cxr")
+    if named is None and not vision.is_folder(weights):
+        named = ENCODER
+    return ImageEncoder(named, weights, config.device, precision=config.precision)
 
 
 __all__ = ["SHARD_ITEMS", "linked_films", "plan"]

@@ -74,7 +74,7 @@ def decode(content: bytes, frame: Frame = FRAME, *, fast: bool = False) -> Image
             picture = Image.open(io.BytesIO(content))
             _check_header(picture)
             if fast:
-                picture.draft("L", _draft_size(picture.size, frame))
+                picture.draft("L", draft_size(picture.size, frame))
             picture.load()
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UnreadableFilm("TooLarge", f"more than {LARGEST_PIXELS} pixels") from error
@@ -89,7 +89,7 @@ def decode(content: bytes, frame: Frame = FRAME, *, fast: bool = False) -> Image
     return grey
 
 
-def _draft_size(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
+def draft_size(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
     """Smallest size, width and height, to which the JPEG decoder may scale."""
     width, height = size
     if isinstance(frame.resize, int):
@@ -146,5 +146,6 @@ __all__ = [
     "UnreadableFilm",
     "augment",
     "decode",
+    "draft_size",
     "prepare",
 ]

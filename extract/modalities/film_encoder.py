@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,13 @@ from ..encoders.image import ImageEncoder
 from ..work import Work
 from .film import UnreadableFilm, augment, decode
 from .reading import read_file
+
+
+class Decoder(Protocol):
+    """Decodes a file to grey, or raises UnreadableFilm; see `film.decode`."""
+
+    def __call__(self, content: bytes, frame: Frame, *, fast: bool) -> Image.Image:
+        """Decode one file."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class FilmEncoder:
         level: pooled, grid or pixels.
         views: Augmented copies beside each film.
         fast: Let the JPEG decoder scale; see `film.decode`.
-        decoder: Turns the bytes of a file into a grey picture; by default `film.decode`.
+        decoder: Turns the bytes of a file into a grey picture, given the frame and `fast`.
     """
 
     def __init__(
@@ -52,7 +60,7 @@ class FilmEncoder:
         level: str = "pooled",
         views: int = 0,
         fast: bool = False,
-        decoder: Callable[[bytes], Image.Image] | None = None,
+        decoder: Decoder = decode,
     ) -> None:
         self._encoder, self._frame, self._level = encoder, frame, level
         self._views, self._fast, self._decoder = views, fast, decoder
@@ -73,10 +81,7 @@ class FilmEncoder:
         if content is None:
             return rejects[0]
         try:
-            if self._decoder is None:
-                grey = decode(content, self._frame, fast=self._fast)
-            else:
-                grey = self._decoder(content)
+            grey = self._decoder(content, self._frame, fast=self._fast)
         except UnreadableFilm as error:
             return Reject(item.item_id, "decode", error.kind, str(error))
         resized = self._frame.resized(grey)
@@ -130,4 +135,4 @@ class FilmEncoder:
         return arrays
 
 
-__all__ = ["FilmEncoder", "PreparedFilm"]
+__all__ = ["Decoder", "FilmEncoder", "PreparedFilm"]

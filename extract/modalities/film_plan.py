@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ...cache.store import Space
 from ..config import ExtractConfig
-from ..encoders import vision
 from ..encoders.frame import FRAME, Frame
 from ..encoders.image import ImageEncoder
-from ..encoders.weights import Weights
 from ..work import Plan, Work
-from .film import AUGMENTATION, FAST_SCALE
-from .film_encoder import FilmEncoder, PreparedFilm
+from .film import AUGMENTATION, FAST_SCALE, decode
+from .film_encoder import Decoder, FilmEncoder, PreparedFilm
 
 SHARD_ITEMS = 64
-ENCODER = "resnet34"
 _COMPARED = 8
 
 
@@ -30,9 +26,9 @@ def film_plan(
     links: pa.Table,
     rules: Mapping[str, object],
     config: ExtractConfig,
-    weights: Weights | None,
+    encoder: ImageEncoder | None,
     *,
-    decoder: Callable[[bytes], Image.Image] | None = None,
+    decoder: Decoder = decode,
     decoding: Mapping[str, object] | None = None,
 ) -> Plan:
     """Return the plan of a modality whose items are files of films.
@@ -42,14 +38,11 @@ def film_plan(
         work: The films; the payload of each is its path.
         links: One row per stay.
         rules: How films were chosen.
-        config: Encoder, level, copies, decoding, precision, device.
-        weights: Of the encoder; None with the level pixels.
+        config: Level, copies, decoding, precision.
+        encoder: The network; None with the level pixels.
         decoder: As for `FilmEncoder`.
-        decoding: What stands in the space for such a decoder.
+        decoding: What stands in the space for another decoder than that of films.
     """
-    encoder = None
-    if config.level != "pixels" and weights is not None:
-        encoder = image_encoder(config, modality, weights)
     frame = FRAME if encoder is None else encoder.frame
     encode = FilmEncoder(
         encoder,
@@ -60,8 +53,8 @@ def film_plan(
         decoder=decoder,
     )
     provenance: dict[str, object] = {}
-    if weights is not None and encoder is not None:
-        provenance = dict(weights.provenance)
+    if encoder is not None:
+        provenance = dict(encoder.weights.provenance)
         if config.precision == "bf16":
             provenance |= _rounding(encode, encoder, work)
     files = [item.payload for item in work]
@@ -74,18 +67,10 @@ def film_plan(
         encode=encode,
         shard_items=SHARD_ITEMS,
         blank=None if encoder is None else lambda: {"values": encoder.blank(config.level)},
-        files=[*files, *([] if encoder is None or weights is None else weights.files())],
-        note="" if encoder is None or weights is None else weights.note,
-        caution="" if encoder is None or weights is None else weights.caution,
+        files=[*files, *([] if encoder is None else encoder.weights.files())],
+        note="" if encoder is None else encoder.weights.note,
+        caution="" if encoder is None else encoder.weights.caution,
     )
-
-
-def image_encoder(config: ExtractConfig, modality: str, weights: Weights) -> ImageEncoder:
-    """The encoder that options and weights name; a folder with config.json names its own."""
-    named = config.encoder_of(modality)
-    if named is None and not vision.is_folder(weights):
-        named = ENCODER
-    return ImageEncoder(named, weights, config.device, precision=config.precision)
 
 
 def _space(
@@ -117,8 +102,8 @@ def _space(
             parts["precision"] = config.precision
     if config.views:
         parts["views"] = {"count": config.views, **AUGMENTATION}
-    if decoding:
-        parts["decode"] = dict(decoding)
+    if decoding is not None:
+        parts["decode"] = {**decoding, "scaled": FAST_SCALE if config.fast_decode else None}
     return Space(modality, "vector" if encoder is not None else "pixels", parts)
 
 
@@ -135,4 +120,4 @@ def _rounding(
     return {"bf16": {"films_compared": len(films), "largest_difference_of_largest": share}}
 
 
-__all__ = ["ENCODER", "SHARD_ITEMS", "film_plan", "image_encoder"]
+__all__ = ["SHARD_ITEMS", "film_plan"]

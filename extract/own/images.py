@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,18 @@ import polars as pl
 from PIL import Image, UnidentifiedImageError
 
 from ...cache.cohort import Cohort
-from ...cache.store import EncodedShard, Reject, Space
 from ...errors import DataError, UnsupportedError
 from ..config import ExtractConfig
 from ..encoders.frame import Frame
 from ..encoders.image import ImageEncoder
 from ..encoders.weights import Weights
-from ..modalities.film import LARGEST_PIXELS, UnreadableFilm
+from ..modalities.film import LARGEST_PIXELS, UnreadableFilm, draft_size
+from ..modalities.film_plan import SHARD_ITEMS, film_plan
 from ..work import Plan, Work
 from . import rows
 from .listed import absent, item_id, read
 from .spec import OwnFile
 
-SHARD_ITEMS = 64
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _DEEP = ("I;16", "I;16B", "I;16L", "I")
 _DICOM = b"DICM"
@@ -38,7 +38,7 @@ def plan(
     stays: pl.DataFrame,
     config: ExtractConfig,
     name: str | None,
-    weights: Weights,
+    weights: Weights | None,
 ) -> Plan:
     """Return the work of a table of image paths.
 
@@ -46,15 +46,17 @@ def plan(
         spec: The table; paths are relative to `folder`, else to the folder of the table.
         cohort: The stays.
         stays: `_id`, `_row` and perhaps `_intime` of the stays.
-        config: Prediction time, device.
+        config: Prediction time, level, copies, precision, device.
         name: Encoder by name; None for that of a folder of weights.
-        weights: Of the encoder.
+        weights: Of the encoder; None with the level pixels.
 
     Raises:
         DataError: No row belongs to the cohort, or not one listed image is there.
         UnsupportedError: The images are DICOM.
     """
-    encoder = ImageEncoder(name, weights, config.device)
+    encoder = None
+    if weights is not None:
+        encoder = ImageEncoder(name, weights, config.device, precision=config.precision)
     listed = read(spec, spec.path, stays, config.until_hours)
     if listed.frame.is_empty() and not listed.late:
         raise rows.no_match(spec, cohort, listed.ignored)
@@ -77,32 +79,18 @@ def plan(
             f"{spec.file}: not one of the {len(work)} listed images is there; the first should be "
             f"{missing[0]}. Name their folder with folder=… in {spec.table}."
         )
-    parts = {
-        "own": "images",
-        "encoder": encoder.name,
-        "weights": encoder.sha256,
-        "grey": None if spec.grey is None else list(spec.grey),
-        "frame": [encoder.frame.resize, encoder.frame.crop, encoder.frame.resample],
-        "mean": list(encoder.mean),
-        "std": list(encoder.std),
-    }
-    return Plan(
-        space=Space(spec.name, "vector", parts),
-        work=list(work.values()),
-        links=rows.links(cohort, items, absent(listed, items)),
-        rules={"rows": "all, in time order", "prediction_time": listed.timing},
-        provenance={
-            "file": spec.file.name,
-            "rows_of_no_stay": listed.ignored,
-            **weights.provenance,
-        },
-        encode=_Encoder(encoder, spec.grey),
-        shard_items=SHARD_ITEMS,
-        blank=lambda: {"values": encoder.blank()},
-        files=[*(item.payload for item in work.values()), *weights.files()],
-        note=weights.note,
-        timing=listed.timing,
+    planned = film_plan(
+        spec.name,
+        list(work.values()),
+        rows.links(cohort, items, absent(listed, items)),
+        {"rows": "all, in time order", "prediction_time": listed.timing},
+        config,
+        encoder,
+        decoder=partial(decode, grey=spec.grey),
+        decoding={"own": "images", "grey": None if spec.grey is None else list(spec.grey)},
     )
+    told = {"file": spec.file.name, "rows_of_no_stay": listed.ignored}
+    return replace(planned, provenance={**told, **planned.provenance}, timing=listed.timing)
 
 
 def content_stamp(path: Path) -> str:
@@ -128,12 +116,15 @@ def content_stamp(path: Path) -> str:
         return type(error).__name__
 
 
-def decode(content: bytes, frame: Frame, grey: tuple[float, float] | None) -> np.ndarray:
-    """Decode an image to grey in its frame, uint8 [H, W].
+def decode(
+    content: bytes, frame: Frame, *, fast: bool, grey: tuple[float, float] | None
+) -> Image.Image:
+    """Decode an image to grey, mode L.
 
     Args:
         content: JPEG, PNG, TIFF or BMP; 8-bit of any colours, or 16-bit grey.
-        frame: The frame.
+        frame: What it will be resized to; matters with `fast` only.
+        fast: Let the JPEG decoder scale; see `film.decode`.
         grey: Of 16-bit images the values that become 0 and 255; others are cut.
 
     Raises:
@@ -145,6 +136,8 @@ def decode(content: bytes, frame: Frame, grey: tuple[float, float] | None) -> np
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             if picture.size[0] * picture.size[1] > LARGEST_PIXELS:
                 raise UnreadableFilm("TooLarge", f"{picture.size[0]} x {picture.size[1]} pixels")
+            if fast and picture.format == "JPEG":
+                picture.draft("L", draft_size(picture.size, frame))
             picture.load()
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UnreadableFilm("TooLarge", f"more than {LARGEST_PIXELS} pixels") from error
@@ -163,7 +156,7 @@ def decode(content: bytes, frame: Frame, grey: tuple[float, float] | None) -> np
     low, high = picture.getextrema()
     if low == high:
         raise UnreadableFilm("Constant", "all pixels have one value")
-    return frame.cut(frame.resized(picture))
+    return picture
 
 
 def _rescaled(picture: Image.Image, grey: tuple[float, float] | None) -> Image.Image:
@@ -174,51 +167,6 @@ def _rescaled(picture: Image.Image, grey: tuple[float, float] | None) -> Image.I
     low, high = grey
     values = (np.asarray(picture, dtype=np.float64) - low) / (high - low)
     return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8))
-
-
-class _Encoder:
-    """Turns images into a shard; bad ones become rejects."""
-
-    def __init__(self, encoder: ImageEncoder, grey: tuple[float, float] | None) -> None:
-        self._encoder, self._grey = encoder, grey
-
-    def __call__(self, work: Sequence[Work]) -> EncodedShard:
-        rejects: list[Reject] = []
-        good: list[tuple[Work, str, int]] = []
-        pictures: list[np.ndarray] = []
-        for item in work:
-            try:
-                content = item.payload.read_bytes()
-                picture = decode(content, self._encoder.frame, self._grey)
-            except FileNotFoundError:
-                message = "the file is listed and does not exist"
-                rejects.append(Reject(item.item_id, "read", "MissingFile", message))
-            except OSError as error:
-                message = error.strerror or "input error"
-                rejects.append(Reject(item.item_id, "read", type(error).__name__, message))
-            except UnreadableFilm as error:
-                rejects.append(Reject(item.item_id, "decode", error.kind, str(error)))
-            else:
-                pictures.append(picture)
-                good.append((item, hashlib.sha256(content).hexdigest(), len(content)))
-        shape = (0, *self._encoder.frame.shape)
-        values = self._encoder.encode(np.stack(pictures) if pictures else np.zeros(shape, np.uint8))
-        finite = np.isfinite(values).all(axis=1)
-        for (item, _, _), fine in zip(good, finite, strict=True):
-            if not fine:
-                message = "the encoder gave NaN or infinity for this image"
-                rejects.append(Reject(item.item_id, "nonfinite", "NonFinite", message))
-        kept = [entry for entry, fine in zip(good, finite, strict=True) if fine]
-        return EncodedShard(
-            item_ids=[item.item_id for item, _, _ in kept],
-            source_hashes=[digest for _, digest, _ in kept],
-            arrays={"values": values[finite]},
-            facts={
-                "hours_from_intime": [item.facts["hours_from_intime"] for item, _, _ in kept],
-                "bytes": [size for _, _, size in kept],
-            },
-            rejects=rejects,
-        )
 
 
 __all__ = ["FORMATS", "MISSING", "SHARD_ITEMS", "content_stamp", "decode", "plan"]

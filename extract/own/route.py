@@ -82,6 +82,8 @@ class OwnRoute:
         if kind == "images":
             from . import images
 
+            if config.level == "pixels":
+                return images.plan(spec, cohort, stays, config, None, None)
             name, weights = encoder_of(spec, config, encoded, None)
             return images.plan(spec, cohort, stays, config, name, weights)
         from . import texts

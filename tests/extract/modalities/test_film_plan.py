@@ -46,8 +46,11 @@ def plan(paths: Sequence[Path], **options: object) -> Plan:
     config = ExtractConfig.model_validate(given)
     work = [Work(path.stem, file_stamp(path), path, {"view": "AP"}) for path in paths]
     none = pl.DataFrame(schema={"stay_id": pl.Int64, "dicom_id": pl.String, "why_no": pl.String})
-    weights = None if config.level == "pixels" else RANDOM
-    return film_plan("cxr", work, links_table(none, "dicom_id"), {}, config, weights)
+    encoder = None
+    if config.level != "pixels":
+        name, precision = config.encoder_of("cxr"), config.precision
+        encoder = ImageEncoder(name, RANDOM, config.device, precision=precision)
+    return film_plan("cxr", work, links_table(none, "dicom_id"), {}, config, encoder)
 
 
 def store(made: Plan, cache: Path, **options: object) -> Store:

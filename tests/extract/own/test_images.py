@@ -82,3 +82,20 @@ def test_an_image_that_changed_without_changing_its_size_is_encoded_again(
     image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).rotate(180).save(folder / "a.bmp")
     assert run("film=films.csv", **ENCODED).modalities[0].encoded == 1
     assert (look("film").values[0] != before).any()
+
+
+def test_levels_and_copies_are_those_of_films(folder: Path, run: Extract) -> None:
+    made = [picture(folder / f"{name}.png", seed) for seed, name in enumerate("ab")]
+    listing(folder, "a.png", "b.png")
+    run("film=films.csv", level="pixels")
+    store = Store.open(folder / "cache", "film")
+    assert store.space.view == "pixels"
+    images = {store.image(item).tobytes() for item in store.items["item_id"].to_pylist()}
+    wide = [np.asarray(Image.fromarray(v.astype(np.uint8)).resize((320, 256), 2)) for v in made]
+    assert images == {values[16:240, 48:272].tobytes() for values in wide}
+    run("film=films.csv", level="grid", views=2, **ENCODED)
+    spaces = [p.name for p in (folder / "cache/stores/film").iterdir() if p.name != store.space.id]
+    held = Store.open(folder / "cache", "film", spaces[0])
+    arrays = held.read(held.items["item_id"].to_pylist())
+    assert arrays["values"].shape == (2, 49, 512)
+    assert arrays["views"].shape == (2, 2, 49, 512)
