@@ -216,7 +216,7 @@ class ExtractConfig(BaseModel):
     fast_decode: bool = Field(
         default=False,
         description="Decode films at the smallest JPEG scale of at least four times the target "
-        "size: faster, a few grey values off.",
+        "size: faster, up to 2 of 255 grey levels off.",
     )
     pooling: Literal["cls", "mean"] = Field(
         default="cls",

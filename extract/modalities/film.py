@@ -63,7 +63,9 @@ def decode(content: bytes, frame: Frame = FRAME, *, fast: bool = False) -> Image
         content: The bytes of the film.
         frame: What the film will be resized to; matters with `fast` only.
         fast: Let the JPEG decoder scale by 1/2, 1/4 or 1/8, to at least `FAST_SCALE` times the
-            frame's size. By default all pixels are decoded.
+            frame's size. By default all pixels are decoded. On real films, enlarged to the
+            2544 x 3056 pixels of MIMIC-CXR, the result was at most 2 of 255 grey levels off, 0.1 on
+            average; benchmarks/extract_image.py measures it on any films.
 
     Raises:
         UnreadableFilm: As for `prepare`.
