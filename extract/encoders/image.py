@@ -28,6 +28,8 @@ WIDTHS: Mapping[str, int] = {name: known.width for name, known in NETWORKS.items
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+_CPU_BATCH, _GPU_BATCH = 8, 64  # a larger one leaves the caches of a CPU
+
 
 class ImageEncoder:
     """A network without its classifier, in evaluation mode.
@@ -36,7 +38,7 @@ class ImageEncoder:
         name: One of `WIDTHS`; None for the network that a folder of weights describes itself.
         weights: Where its weights come from.
         device: auto, cpu, cuda or cuda:N.
-        batch: Images per forward pass.
+        batch: Images per forward pass; by default what is fastest on the device.
         precision: fp32 or bf16 (autocast).
 
     Raises:
@@ -49,7 +51,7 @@ class ImageEncoder:
         name: str | None,
         weights: Weights,
         device: str = "cpu",
-        batch: int = 32,
+        batch: int | None = None,
         precision: str = "fp32",
     ) -> None:
         if name is not None and name not in WIDTHS:
@@ -137,8 +139,9 @@ class ImageEncoder:
 
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
         features = []
-        for start in range(0, len(films), self._batch):
-            grey = torch.tensor(films[start : start + self._batch]).unsqueeze(1)  # [b, 1, H, W]
+        batch = self._batch or (_CPU_BATCH if self.on_cpu else _GPU_BATCH)
+        for start in range(0, len(films), batch):
+            grey = torch.tensor(films[start : start + batch]).unsqueeze(1)  # [b, 1, H, W]
             features.append(self._forward((grey.float() / 255 - mean) / std, level))
         return np.concatenate(features) if features else self.blank(level)[None][:0]
 
