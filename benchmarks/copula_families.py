@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from statsmodels.distributions.copula.api import (
 )
 
 from cm2.fuse.copula import COPULAS, get_copula
+
+from .timing import in_turns
 
 FAMILIES = [name for name in COPULAS if name != "independence"]
 
@@ -102,23 +103,14 @@ def library_steps(family: str, n: int) -> dict[str, Callable[[], Any]]:
 
 def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of each step, taken in turns after one warm-up each."""
-    for step in steps.values():
-        step()
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            step()
-            pair = time.perf_counter() - wall, time.process_time() - cpu
-            taken[name].append((1e3 * pair[0], 1e3 * pair[1]))
     return {
         name: {
-            "median": statistics.median(w for w, _ in pairs),
-            "min": min(w for w, _ in pairs),
-            "max": max(w for w, _ in pairs),
-            "cpu": statistics.median(c for _, c in pairs),
+            "median": 1e3 * statistics.median(wall for _, wall in pairs),
+            "min": 1e3 * min(wall for _, wall in pairs),
+            "max": 1e3 * max(wall for _, wall in pairs),
+            "cpu": 1e3 * statistics.median(cpu for cpu, _ in pairs),
         }
-        for name, pairs in taken.items()
+        for name, pairs in in_turns(steps, rounds).items()
     }
 
 

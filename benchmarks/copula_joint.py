@@ -19,8 +19,6 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,10 +27,10 @@ from torch import Tensor, nn
 from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.mixture import Mixture, log_prob
 
+from .timing import Times, Work, in_turns
+
 FAMILIES = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
 THETA = 3.0
-Work = Callable[[], object]
-Times = dict[str, list[tuple[float, float]]]  # processor and wall seconds by round
 
 
 def fusion_step(B: int, M: int) -> Work:
@@ -119,26 +117,6 @@ def check() -> float:
     return float((exact - naive_term(mix, torch.tensor(THETA).double(), w)).detach().abs())
 
 
-def seconds(work: Work, repeats: int) -> tuple[float, float]:
-    """Processor and wall seconds of one call, averaged over some."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(repeats):
-        work()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return cpu / repeats, wall / repeats
-
-
-def compare(works: dict[str, Work], rounds: int, repeats: int) -> Times:
-    """Seconds per call, the works in alternation, after a warm-up."""
-    for work in works.values():
-        work()
-    times: Times = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(seconds(work, repeats))
-    return times
-
-
 def ratio(times: Times, a: str, b: str) -> tuple[float, float, float]:
     """Median, smallest and largest of a / b over the rounds, by processor time."""
     values = sorted(x[0] / y[0] for x, y in zip(times[a], times[b], strict=True))
@@ -178,7 +156,7 @@ def main() -> None:
         for D in (16, 256):
             works[f"exact D={D}"], works[f"naive D={D}"] = term(B, 2, D, 3, "frank")
             works[f"exact D={D} float64"] = term(B, 2, D, 3, "frank", torch.float64)[0]
-        times = compare(works, rounds, repeats)
+        times = in_turns(works, rounds, repeats)
         show(f"B={B}, M=2, K=3, Frank, forward + backward", times)
         result[f"B={B}"] = times
         for D in (16, 256):
@@ -198,7 +176,7 @@ def main() -> None:
         "family": {name: term(B, 2, 256, 3, name)[0] for name in FAMILIES},
     }
     for name, works in growth.items():
-        times = compare(works, rounds, max(1, repeats // 2))
+        times = in_turns(works, rounds, max(1, repeats // 2))
         show(f"by {name} (B={B}, else M=2, D=256, K=3, Frank)", times)
         result[name] = times
         first = next(iter(works))

@@ -20,7 +20,6 @@ import os
 import platform
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +32,8 @@ from cm2.extract.encoders.frame import FRAME
 from cm2.extract.encoders.image import MEAN, STD, ImageEncoder
 from cm2.extract.encoders.weights import Weights, seeded
 from cm2.extract.modalities.film import prepare
+
+from .timing import in_turns
 
 HEIGHT, WIDTH = 3056, 2544
 
@@ -77,19 +78,11 @@ def plain(network: torch.nn.Module, grey: np.ndarray) -> np.ndarray:
 
 def timed(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Processor and wall seconds of every variant, in turns, after one warm-up."""
-    cpu: dict[str, list[float]] = {name: [] for name in variants}
-    wall: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.process_time(), time.perf_counter()
-            run()
-            if turn:
-                cpu[name].append(time.process_time() - start[0])
-                wall[name].append(time.perf_counter() - start[1])
-    return {
-        name: {"cpu": statistics.median(cpu[name]), "wall": statistics.median(wall[name])}
-        for name in variants
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, pairs in in_turns(variants, rounds).items():
+        cpu, wall = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+        found[name] = {"cpu": cpu, "wall": wall}
+    return found
 
 
 def show(title: str, times: dict[str, dict[str, float]], count: int, base: str) -> None:

@@ -22,7 +22,6 @@ import platform
 import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ from cm2.extract.modalities.sections import SECTIONS
 from cm2.extract.sources.demo_reports import write_report
 from cm2.extract.work import Plan, Work
 from cm2.progress import never, silent
+
+from .timing import in_turns
 
 PAD_TO, PAD_BATCH, LONGEST_BATCH = 512, 8, 32
 MEAN_TOKENS = {"impression": 45, "findings": 75, "comparison": 9}
@@ -95,16 +96,15 @@ def plan_of(folder: Path, texts: Sequence[str], encoder: TextEncoder) -> Plan:
 
 def timed(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Seconds of every variant, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {
-        name: {"median": statistics.median(s), "min": min(s), "max": max(s)}
-        for name, s in seconds.items()
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, pairs in in_turns(variants, rounds, warm=False).items():
+        seconds = [wall for _, wall in pairs]
+        found[name] = {
+            "median": statistics.median(seconds),
+            "min": min(seconds),
+            "max": max(seconds),
+        }
+    return found
 
 
 def main() -> None:
