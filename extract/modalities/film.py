@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -70,25 +71,47 @@ def decode(content: bytes, frame: Frame = FRAME, *, fast: bool = False) -> Image
     Raises:
         UnreadableFilm: As for `prepare`.
     """
+    with damages("the bytes are no image"):
+        picture = Image.open(io.BytesIO(content))
+        _check_header(picture)
+        if fast:
+            picture.draft("L", draft_size(picture.size, frame))
+        picture.load()
+    return with_content(picture.convert("L"))
+
+
+@contextmanager
+def damages(no_image: str) -> Iterator[None]:
+    """Turn what Pillow says of damaged and impossible pictures into UnreadableFilm.
+
+    Args:
+        no_image: What to say of bytes that are no picture at all.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            picture = Image.open(io.BytesIO(content))
-            _check_header(picture)
-            if fast:
-                picture.draft("L", draft_size(picture.size, frame))
-            picture.load()
+            yield
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UnreadableFilm("TooLarge", f"more than {LARGEST_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
-            raise UnreadableFilm("NotAnImage", "the bytes are no image") from error
+            raise UnreadableFilm("NotAnImage", no_image) from error
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             raise UnreadableFilm("Truncated", "the picture is truncated or damaged") from error
-    grey = picture.convert("L")
+
+
+def with_content(grey: Image.Image) -> Image.Image:
+    """Refuse a picture of one value, and return any other as it is."""
     low, high = grey.getextrema()
     if low == high:
         raise UnreadableFilm("Constant", "all pixels have one value")
     return grey
+
+
+def check_pixels(picture: Image.Image) -> None:
+    """Refuse a picture of more than `LARGEST_PIXELS`, before it is decoded."""
+    width, height = picture.size
+    if width * height > LARGEST_PIXELS:
+        raise UnreadableFilm("TooLarge", f"{width} x {height} pixels")
 
 
 def draft_size(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
@@ -102,9 +125,8 @@ def draft_size(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
 
 
 def _check_header(picture: Image.Image) -> None:
+    check_pixels(picture)
     width, height = picture.size
-    if width * height > LARGEST_PIXELS:
-        raise UnreadableFilm("TooLarge", f"{width} x {height} pixels")
     if min(width, height) < SMALLEST_SIDE:
         raise UnreadableFilm("TooSmall", f"{width} x {height} pixels")
     if picture.format != "JPEG":

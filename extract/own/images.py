@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...cache.cohort import Cohort
 from ...errors import DataError, UnsupportedError
@@ -19,8 +18,9 @@ from ..config import ExtractConfig
 from ..encoders.frame import Frame
 from ..encoders.image import ImageEncoder
 from ..encoders.weights import Weights
-from ..modalities.film import LARGEST_PIXELS, UnreadableFilm, draft_size
-from ..modalities.film_plan import SHARD_ITEMS, film_plan
+from ..modalities.film import UnreadableFilm, check_pixels, damages, draft_size, with_content
+from ..modalities.film_plan import film_plan
+from ..modalities.reading import NO_FILE
 from ..work import Plan, Work
 from . import rows
 from .listed import absent, item_id, read
@@ -29,7 +29,6 @@ from .spec import OwnFile
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _DEEP = ("I;16", "I;16B", "I;16L", "I")
 _DICOM = b"DICM"
-MISSING = "no file"
 
 
 def plan(
@@ -73,7 +72,7 @@ def plan(
         if item not in linked:
             linked.append(item)
         work.setdefault(item, Work(item, stamp, path, {"hours_from_intime": hours}))
-    missing = [item.payload for item in work.values() if item.stamp == MISSING]
+    missing = [item.payload for item in work.values() if item.stamp == NO_FILE]
     if work and len(missing) == len(work):
         raise DataError(
             f"{spec.file}: not one of the {len(work)} listed images is there; the first should be "
@@ -111,7 +110,7 @@ def content_stamp(path: Path) -> str:
             stream.seek(0)
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
-        return MISSING
+        return NO_FILE
     except OSError as error:
         return type(error).__name__
 
@@ -130,21 +129,12 @@ def decode(
     Raises:
         UnreadableFilm: Damaged, of another kind, of impossible size, or without any content.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if picture.size[0] * picture.size[1] > LARGEST_PIXELS:
-                raise UnreadableFilm("TooLarge", f"{picture.size[0]} x {picture.size[1]} pixels")
-            if fast and picture.format == "JPEG":
-                picture.draft("L", draft_size(picture.size, frame))
-            picture.load()
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnreadableFilm("TooLarge", f"more than {LARGEST_PIXELS} pixels") from error
-        except UnidentifiedImageError as error:
-            raise UnreadableFilm("NotAnImage", f"expected {', '.join(FORMATS)}") from error
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise UnreadableFilm("Truncated", "the image is truncated or damaged") from error
+    with damages(f"expected {', '.join(FORMATS)}"):
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        check_pixels(picture)
+        if fast and picture.format == "JPEG":
+            picture.draft("L", draft_size(picture.size, frame))
+        picture.load()
     if picture.mode in _DEEP:
         picture = _rescaled(picture, grey)
     elif picture.mode in ("RGBA", "LA", "P", "CMYK", "YCbCr"):
@@ -153,10 +143,7 @@ def decode(
         picture = picture.convert("L")
     else:
         raise UnreadableFilm("WrongColours", f"8-bit colours or 16-bit grey, found {picture.mode}")
-    low, high = picture.getextrema()
-    if low == high:
-        raise UnreadableFilm("Constant", "all pixels have one value")
-    return picture
+    return with_content(picture)
 
 
 def _rescaled(picture: Image.Image, grey: tuple[float, float] | None) -> Image.Image:
@@ -169,4 +156,4 @@ def _rescaled(picture: Image.Image, grey: tuple[float, float] | None) -> Image.I
     return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8))
 
 
-__all__ = ["FORMATS", "MISSING", "SHARD_ITEMS", "content_stamp", "decode", "plan"]
+__all__ = ["FORMATS", "content_stamp", "decode", "plan"]
