@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
+from .settings import read_toml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -93,10 +93,7 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
     """
     settings: dict[str, object] = {}
     if file is not None:
-        try:
-            settings.update(tomllib.loads(file.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+        settings.update(read_toml(file))
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:

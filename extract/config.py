@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..errors import ConfigError
+from ..settings import read_toml
 
 MODALITIES = ("ehr", "cxr", "report", "note", "static")
 PREDICTION_HOURS = 48
@@ -38,18 +37,6 @@ def settings_of(file: Path) -> dict[str, Any]:
         if isinstance(content.get(name), str):
             content[name] = file.parent / content[name]
     return {name.replace("-", "_"): value for name, value in content.items()}
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: It is not there, or not TOML.
-    """
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
 
 
 def _own_words(modality: Any) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import ConfigError
-from ..config import ExtractConfig, read_toml
+from ...settings import read_toml
+from ..config import ExtractConfig
 
 Kind = Literal["arrays", "table", "events", "images", "texts"]
 KNOWN = "known:"
