@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 
 from ..cache.cohort import Cohort, write_cohort
 from ..errors import ConfigError
@@ -75,7 +76,11 @@ class MimicRoute:
         return reports.plan(self.source, cohort, self.config, chosen)
 
     def tables(self, modality: str | None = None) -> receipts.Looks:
-        """Every table of the release."""
+        """Every table of the release, looked at once: before any of them is read."""
+        return self._looks
+
+    @cached_property
+    def _looks(self) -> receipts.Looks:
         return receipts.sources(self.config.data)
 
     def estimate(self, modality: str) -> Estimate:

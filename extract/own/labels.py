@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ...errors import SchemaError
-from .stays import bits
+from .stays import bits, flags
 from .tables import collect, header, id_text, require, scan
 
 
@@ -45,10 +45,7 @@ def read(path: Path, task: str) -> pa.Table:
         column = name if several else f"y_{task}"
         columns[column] = pa.array(bits(path, frame, name), pa.int8())
     if f"in_{task}" in schema:
-        eligible = bits(path, frame, f"in_{task}")
-        if None in eligible:
-            raise SchemaError(f"{path}, row {eligible.index(None) + 1}: in_{task} must be 0 or 1")
-        columns[f"in_{task}"] = pa.array([bool(value) for value in eligible], pa.bool_())
+        columns[f"in_{task}"] = flags(path, frame, f"in_{task}")
     return pa.table(columns)
 
 

@@ -133,15 +133,24 @@ def bits(path: Path, frame: pl.DataFrame, name: str) -> list[int | None]:
     return values
 
 
+def flags(path: Path, frame: pl.DataFrame, name: str) -> pa.Array:
+    """A column of 0, 1, true or false in every row, as bool.
+
+    Raises:
+        SchemaError: Anything else stands in it, or nothing.
+    """
+    values = bits(path, frame, name)
+    if None in values:
+        raise SchemaError(f"{path}, row {values.index(None) + 1}: {name} must be 0 or 1")
+    return pa.array([bool(value) for value in values], pa.bool_())
+
+
 def _column(path: Path, frame: pl.DataFrame, name: str) -> pa.Array:
     series = frame[name]
     if name.startswith("y_"):
         return pa.array(bits(path, frame, name), pa.int8())
     if name.startswith("in_"):
-        values = bits(path, frame, name)
-        if None in values:
-            raise SchemaError(f"{path}, row {values.index(None) + 1}: {name} must be 0 or 1")
-        return pa.array([bool(value) for value in values], pa.bool_())
+        return flags(path, frame, name)
     if name in _CLOCKS:
         clock = series.str.to_datetime(strict=False) if series.dtype == pl.String else series
         if not clock.dtype.is_temporal() or clock.null_count() > series.null_count():

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class ZippedText:
         """
         try:
             return _opened(self.zip, os.getpid()).read(self.member)
-        except (RuntimeError, NotImplementedError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (RuntimeError, NotImplementedError, zlib.error) as error:
             raise zipfile.BadZipFile("encrypted, or packed in an unknown way") from error
 
 
