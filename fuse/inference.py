@@ -25,16 +25,17 @@ SUBJECTS = "data.training_subjects"
 SPLITS = ("train", "val", "test", "all")
 
 
-def build(specs: tuple[ModalitySpec, ...], config: FuseConfig) -> FusionModel:
+def build(specs: tuple[ModalitySpec, ...], config: FuseConfig, targets: int = 1) -> FusionModel:
     """Make an untrained model from the seed of its configuration.
 
     Args:
         specs: The modalities.
         config: Names the method and its options.
+        targets: Number C of targets.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        model = MODELS[config.model](specs, config)
+        model = MODELS[config.model](specs, config, targets)
     for parameter in model.parameters():
         # A checkpoint keeps values, not strides; fused optimisers pair storages, not indices.
         parameter.data = parameter.data.contiguous()

@@ -50,8 +50,8 @@ class CM2(FusionModel):
 
     started: Tensor
 
-    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
-        super().__init__(specs, config)
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
+        super().__init__(specs, config, targets)
         M, D = len(self.specs), config.hidden
         width = config.copula_dim or D
         self.encoders = Encoders(self.specs, D)
@@ -67,7 +67,7 @@ class CM2(FusionModel):
         ).double()
         self.imputation = Imputation(config.impute, M, D)
         self.dropout = Dropout()
-        self.head = LSTMHead(D, M, config.fusion_hidden)
+        self.head = LSTMHead(D, M, config.fusion_hidden, targets)
         self.register_buffer("started", torch.zeros(()))
         self._said: set[str] = set()
 

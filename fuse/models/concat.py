@@ -20,13 +20,13 @@ class Concat(FusionModel):
     The neighbour that any other fusion has to beat.
     """
 
-    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
-        super().__init__(specs, config)
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
+        super().__init__(specs, config, targets)
         self.encoders = Encoders(self.specs, config.hidden)
         width = len(self.specs) * (config.hidden + 1)
         self.layer = nn.Linear(width, config.fusion_hidden)
         self.dropout = Dropout()
-        self.linear = nn.Linear(config.fusion_hidden, 1)
+        self.linear = nn.Linear(config.fusion_hidden, targets)
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the embeddings and of the hidden layer."""

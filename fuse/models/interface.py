@@ -136,8 +136,8 @@ class Objective(NamedTuple):
 class FusionModel(nn.Module, ABC):
     """Base of every method; one file and one registry entry each.
 
-    Subclasses take the specs and a configuration, and nothing that depends on data: statistics
-    are started by `fit` and live in buffers, so that a checkpoint is complete.
+    Subclasses take the specs, a configuration and the number C of targets, and nothing that depends
+    on data: statistics are started by `start` and live in buffers, so that a checkpoint is complete.
 
     Attributes:
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
@@ -155,10 +155,11 @@ class FusionModel(nn.Module, ABC):
     learns_alone: ClassVar[tuple[str, ...]] = ()
     dependence: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__()
         self.specs = tuple(specs)
         self.config = config
+        self.targets = targets
 
     @abstractmethod
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:

@@ -27,8 +27,8 @@ class Single(FusionModel):
 
     models_interaction: ClassVar[bool] = False
 
-    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig) -> None:
-        super().__init__(specs, config)
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
+        super().__init__(specs, config, targets)
         if len(self.specs) != 1:
             found = ", ".join(spec.name for spec in self.specs)
             raise ConfigError(
@@ -37,7 +37,7 @@ class Single(FusionModel):
             )
         self.encoders = Encoders(self.specs, config.hidden)
         self.dropout = Dropout()
-        self.linear = nn.Linear(config.hidden, 1)
+        self.linear = nn.Linear(config.hidden, targets)
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the embedding."""
