@@ -136,8 +136,9 @@ class Objective(NamedTuple):
 class FusionModel(nn.Module, ABC):
     """Base of every method; one file and one registry entry each.
 
-    Subclasses take the specs, a configuration and the number C of targets, and nothing that depends
-    on data: statistics are started by `start` and live in buffers, so that a checkpoint is complete.
+    Subclasses take the specs, a configuration and the number C of targets, and nothing that
+    depends on data: statistics are started by `start` and live in buffers, so that a checkpoint
+    is complete.
 
     Attributes:
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
