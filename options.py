@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -31,6 +31,7 @@ def parameters(model: type[BaseModel]) -> list[inspect.Parameter]:
     """Describe every field of a model as an option for the command line.
 
     An option that is not given is None, so that presets, files and defaults keep their order.
+    A nested model has no option: its fields are set by dotted names.
 
     Args:
         model: A configuration; each field carries its description.
@@ -39,6 +40,8 @@ def parameters(model: type[BaseModel]) -> list[inspect.Parameter]:
 
     result = []
     for name, field in model.model_fields.items():
+        if _nested(field.annotation):
+            continue  # set by dotted names
         choice, kind = _shape(field.annotation)
         declarations = [flag(name) if kind is not bool else f"{flag(name)}/--no-{flag(name)[2:]}"]
         option = typer.Option(
@@ -86,7 +89,8 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
 
     Args:
         file: A TOML file of configuration fields, or None.
-        assignments: Texts of the form `name=value`; dashes in names count as underscores.
+        assignments: Texts of the form `name=value`, or `table.name=value` for what is nested;
+            dashes in names count as underscores.
 
     Raises:
         ConfigError: The file is not TOML, or a text has no equals sign.
@@ -98,8 +102,19 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set expects NAME=VALUE, found {text!r}")
-        settings[name.strip().replace("-", "_")] = value.strip()
+        *tables, last = name.strip().replace("-", "_").split(".")
+        place = settings
+        for part in tables:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {text}: {part} has a value, {inner!r}, and no parts.")
+            place = inner
+        place[last] = value.strip()
     return settings
+
+
+def _nested(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _split(text: str) -> list[str]:
@@ -137,25 +152,43 @@ def _default(field: FieldInfo) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _owner(
+    model: type[BaseModel], place: tuple[int | str, ...]
+) -> tuple[type[BaseModel], list[str]]:
+    """Find the model, nested or not, in which an error lies, and the dotted name of the field."""
+    path: list[str] = []
+    for i, part in enumerate(place):
+        path.append(str(part))
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not _nested(inner):
+            break
+        if i + 1 < len(place):
+            model = inner
+    return model, path
+
+
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        name = str(problem["loc"][0]) if problem["loc"] else ""
+        owner, path = _owner(model, problem["loc"])
+        name = ".".join(path)
+        option = flag(name) if len(path) < 2 else f"--set {name}"
         found = problem.get("input")
         if problem["type"] == "extra_forbidden":
-            near = get_close_matches(name, model.model_fields, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = get_close_matches(path[-1], owner.model_fields, n=1)
+            hint = f"; did you mean {'.'.join((*path[:-1], near[0]))}?" if near else ""
             lines.append(f"Unknown option {name}{hint}")
         elif problem["type"] == "missing":
-            lines.append(f"{flag(name)} must be given")
+            lines.append(f"{option} must be given")
         elif problem["type"] == "literal_error":
             choices = [c.strip("' ") for c in str(problem["ctx"]["expected"]).split(",")]
             choices = [c.strip("' ") for part in choices for c in part.split("' or '")]
             near = get_close_matches(str(found), choices, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"{flag(name)} must be one of {', '.join(choices)}, found {found!r}{hint}")
+            lines.append(f"{option} must be one of {', '.join(choices)}, found {found!r}{hint}")
         else:
             text = problem["msg"].removeprefix("Value error, ")
-            where = f"{flag(name)}: " if name else ""
+            where = f"{option}: " if name else ""
             lines.append(f"{where}{text} (found {found!r})" if name else text)
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
+from .published import Published
 
 MODELS = ("cm2", "concat", "single")
 """Names of the built-in models; `fuse.models` maps them to classes."""
@@ -63,8 +64,30 @@ class FuseConfig(BaseModel):
     copula_params: Literal["shared", "per-dim"] = Field(
         "shared", description="One dependence for all coordinates, or one for each."
     )
-    align: Literal["copula", "none"] = Field(
+    align: Literal["copula", "cosine", "kl", "infonce", "none"] = Field(
         "copula", description="What draws the modalities' embeddings together."
+    )
+    align_pairs: Literal["pairs", "all"] = Field(
+        "all",
+        description="Align all modalities of a stay at once, or each pair on its own; the same "
+        "for two modalities.",
+    )
+    lambda_align: float = Field(
+        0.1, ge=0, description="Weight of the alignment by cosine, kl or infonce."
+    )
+    align_temperature: float = Field(
+        0.2, gt=0, description="Temperature of the softmax in kl and infonce."
+    )
+    objective: Literal["penalised", "elbo", "paper"] = Field(
+        "penalised",
+        description="penalised: margins learn from their own likelihood, encoders from task and "
+        "copula; elbo: a bound with noisy embeddings; paper: everything moves everything.",
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="The paper's schedule: the task's loss is divided by "
+        "max(exp(-temperature x epoch), 0.001); 0 is off.",
     )
     impute: Literal[
         "skip",
@@ -83,6 +106,9 @@ class FuseConfig(BaseModel):
         description="Seeded draws whose predictions are averaged when an imputation is random.",
     )
     fusion: Literal["lstm"] = Field("lstm", description="Head that reads the modality tokens.")
+    availability_bits: bool = Field(
+        True, description="Tell the fusion which modalities were measured."
+    )
     hidden: int = Field(
         256, ge=1, description="Width of the series encoder and of every modality's embedding."
     )
@@ -115,6 +141,11 @@ class FuseConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of every random stream.")
     deterministic: bool = Field(
         False, description="Refuse operations without a deterministic algorithm."
+    )
+
+    published: Published = Field(
+        default=Published(),
+        description="Defects of the published code, each a switch: --set published.NAME=true.",
     )
 
     @field_validator("model")
@@ -177,9 +208,7 @@ class FuseConfig(BaseModel):
         Raises:
             ConfigError: An unknown name (the nearest one is named) or an impossible value.
         """
-        for name in options:
-            if name not in cls.model_fields:
-                raise ConfigError(unknown("option", name, tuple(cls.model_fields)))
+        _known(cls, options)
         try:
             return cls.model_validate(dict(options))
         except ValidationError as error:
@@ -199,10 +228,24 @@ def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."
 
 
+def _known(model: type[BaseModel], options: Mapping[str, Any], table: str = "") -> None:
+    """Raise ConfigError for the first name that no field, nested or not, has."""
+    for name, value in options.items():
+        if name not in model.model_fields:
+            raise ConfigError(unknown("option", table + name, _dotted(model, table)))
+        inner = model.model_fields[name].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+            _known(inner, value, f"{table}{name}.")
+
+
+def _dotted(model: type[BaseModel], table: str) -> tuple[str, ...]:
+    return tuple(table + name for name in model.model_fields)
+
+
 def _sentences(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        name = str(item["loc"][0]) if item["loc"] else ""
+        name = ".".join(str(part) for part in item["loc"] if isinstance(part, str))
         if item["type"] == "literal_error":
             offered = get_args(FuseConfig.model_fields[name].annotation)
             message = unknown(name, str(item["input"]), offered)

@@ -73,3 +73,46 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_assignment_without_equals_sign_is_refused() -> None:
     with pytest.raises(ConfigError, match="NAME=VALUE"):
         read_settings(None, ["K"])
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    formulas: bool = Field(False, description="a switch")
+    draws: bool = Field(False, description="another")
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    K: int = Field(3, description="components")
+    published: Inner = Field(Inner(), description="nested")
+
+
+def test_dotted_names_set_what_is_nested(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("K = 2\n[published]\ndraws = true\n")
+    given = read_settings(file, ["published.formulas=true", "K=4"])
+    settings = validated(Outer, given)
+    assert settings.published == Inner(formulas=True, draws=True)
+    assert settings.K == 4
+    assert {parameter.name for parameter in parameters(Outer)} == {"K"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("publshed.formulas=true", "did you mean published?"),
+        ("published.formula=true", "did you mean published.formulas?"),
+        ("published.formulas=maybe", "--set published.formulas: "),
+        ("published=true", "--published: "),
+    ],
+)
+def test_a_wrong_nested_name_or_value_is_named_whole(assignment: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected.replace("?", r"\?")):
+        validated(Outer, read_settings(None, [assignment]))
+
+
+def test_a_value_has_no_parts() -> None:
+    with pytest.raises(ConfigError, match="has a value, '4', and no parts"):
+        read_settings(None, ["K=4", "K.first=5"])
