@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -27,12 +28,18 @@ class CopulaLosses(NamedTuple):
 
 
 def copula_losses(
-    joint: JointModel, w: Tensor, available: Tensor, started: Tensor, align: bool
+    joint: JointModel,
+    w: Tensor,
+    available: Tensor,
+    started: Tensor,
+    align: bool,
+    over: str = "all",
+    full: bool = False,
 ) -> CopulaLosses:
-    """Negative copula and marginal log-likelihood by stay, each per coordinate.
+    """Negative log-likelihoods by stay, each per coordinate.
 
-    The marginal term moves the mixtures alone. The copula term moves the copula's parameters
-    and, when `align`, the embeddings.
+    `marginal` moves the mixtures alone. `copula` moves the copula's parameters and, when `align`,
+    the embeddings. With `full` nothing is cut, and `likelihood`, the whole log density, is added.
 
     Args:
         joint: The joint density.
@@ -40,16 +47,37 @@ def copula_losses(
         available: ``(B, M)`` bool.
         started: 1 once the mixtures have started from data; no row contributes before.
         align: Whether embeddings are moved.
+        over: `all` takes the copula of all modalities that a stay has, `pairs` the mean of the
+            log densities of its pairs (a composite likelihood).
+        full: Let every term move everything.
     """
-    terms = joint.log_terms(w if align else w.detach(), available)
+    terms = joint.log_terms(w if align else w.detach(), available, detach=not full)
+    copula = terms.copula
+    if over == "pairs" and joint.M > 2:
+        copula = _pairwise(joint, w if align else w.detach(), available)
     present = available.sum(1)
     live = started > 0
     marginal = terms.marginal.sum(1) / (present.clamp(min=1) * joint.D)
     losses = {
-        "copula": RowLoss(-terms.copula, live & (present >= 2)),
+        "copula": RowLoss(-copula, live & (present >= 2)),
         "marginal": RowLoss(-marginal, live & (present >= 1)),
     }
+    if full:
+        values = 1 if joint.kind.scalar else joint.D
+        whole = terms.marginal.sum(1) + values * terms.copula
+        losses["likelihood"] = RowLoss(-whole / joint.D, live & (present >= 1))
     return CopulaLosses(losses, terms)
+
+
+def _pairwise(joint: JointModel, w: Tensor, available: Tensor) -> Tensor:
+    """Mean over the pairs that a stay has of the pair's log copula density, ``(B,)``."""
+    total, count = torch.zeros_like(w[:, 0, 0]), torch.zeros_like(available[:, 0], dtype=w.dtype)
+    for a, b in combinations(range(joint.M), 2):
+        pair = torch.zeros(joint.M, dtype=torch.bool, device=w.device)
+        pair[[a, b]] = True
+        total = total + joint.log_terms(w, available & pair).copula
+        count = count + (available[:, a] & available[:, b])
+    return total / count.clamp(min=1)
 
 
 def start_mixture(w: Tensor, K: int, floor: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,23 +12,41 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ..config import FuseConfig
-from ..copula.joint import JointModel
+from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
 from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
 from ..copula.whitening import CopulaSpace
+from ..published import Published
 from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
 from .encoders import Encoders
 from .heads import LSTMHead, mean_probability
 from .imputation import RANDOM, Imputation
-from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec, Objective
+from .interface import (
+    FusionBatch,
+    FusionModel,
+    FusionOutput,
+    Hyper,
+    ModalitySpec,
+    Objective,
+    RowLoss,
+)
 from .layers import Dropout, unit_scale
+from .posterior import Posterior, divergence
+from .published import PublishedJoint, use_raw_space
+from .similarity import similarity
 from .task import binary
 
 _log = logging.getLogger("cm2.fuse")
 
 BINS = 10
 KS_LIMIT, SPREAD_LIMIT = 0.1, 1e-3
+SIMILAR = ("cosine", "kl", "infonce")
+PAPER = (
+    "The objective `paper` rewards encoders for embeddings that are easy to describe: it has no "
+    "lower bound, and they collapse if --lambda-cop is large. Watch spread and effective_rank, or "
+    "leave --objective out."
+)
 
 
 class CM2(FusionModel):
@@ -56,29 +74,29 @@ class CM2(FusionModel):
         width = config.copula_dim or D
         self.encoders = Encoders(self.specs, D)
         self.space = CopulaSpace(M, D, width, seed=key(config.seed, "projection") >> 1).double()
-        self.joint = JointModel(
-            M,
-            width,
-            config.K,
-            config.copula,
-            coupling=config.coupling,
-            params=config.copula_params,
-            weights=config.mixture_weights,
-        ).double()
+        self.joint = _joint(M, width, config).double()
+        self.posterior = Posterior(M, width).double() if config.objective == "elbo" else None
+        if config.published.raw_space:
+            use_raw_space(self.space, D)
         self.imputation = Imputation(config.impute, M, D)
         self.dropout = Dropout()
         self.head = LSTMHead(D, M, config.fusion_hidden, targets)
-        self.register_buffer("started", torch.zeros(()))
+        self.register_buffer("started", torch.full((), float(config.published.constant_start)))
         self._said: set[str] = set()
+        if config.objective == "paper":
+            _log.warning(PAPER)
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """Dropout of tokens and head; uniforms for the draws of absent modalities."""
+        """Dropout of tokens and head; uniforms for draws of absent modalities and latents."""
         M, config = len(self.specs), self.config
         shapes: dict[str, tuple[int, ...]] = {}
         if training:
             shapes = {"dropout.tokens": (M, config.hidden), "dropout.head": (config.fusion_hidden,)}
+        draws = 1 if training else config.draws
         if config.impute in RANDOM:
-            shapes["draw"] = (1 if training else config.draws, M, self.joint.noise_size)
+            shapes["draw"] = (draws, M, self.joint.noise_size)
+        if self.posterior is not None:
+            shapes["latent"] = (draws, M, self.joint.D)
         return shapes
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
@@ -103,36 +121,109 @@ class CM2(FusionModel):
         """Embeddings of unit scale, ``(B, M, D)``; zero where absent."""
         return unit_scale(self.encoders(batch))
 
+    def coordinates(self, z: Tensor, available: Tensor) -> Tensor:
+        """Copula coordinates of embeddings, ``(B, M, D_c)``.
+
+        The gradient is that of a whitening which follows the batch; but under the objective
+        `paper`, as printed, that of an affine map whose statistics are constants.
+        """
+        held = self.config.objective == "paper" or self.config.published.raw_space
+        w: Tensor = self.space(z.double(), None if held else available)
+        return w
+
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
+        config, available = self.config, batch.available
         z = self.embed(batch)
-        w = self.space(z.double(), batch.available)
-        align = self.config.align == "copula"
-        losses, terms = copula_losses(self.joint, w, batch.available, self.started, align)
-        tokens, read = self.imputation(
-            z, w, batch.available, self.space, self.joint, self.started, batch.noise.get("draw")
+        latent, w = z, self.coordinates(z, available)
+        if self.posterior is not None and "latent" in batch.noise:
+            drawn = self.posterior.sample(w, batch.noise["latent"].to(w).transpose(0, 1))
+            w, available = drawn.flatten(0, 1), available.repeat(len(drawn), 1)
+            latent = torch.where(available.unsqueeze(-1), self.space.decode(w).to(z), 0.0)
+        tokens, read, full = self.imputation(
+            latent, w, available, self.space, self.joint, self.started, _draws(batch, w)
         )  # (S, B, M, D)
+        losses, terms = self._losses(z, w, full, batch)
+        tokens = tokens.flatten(0, 1).unflatten(0, (-1, len(z)))
         tokens = self.dropout(tokens, hyper.dropout, batch.noise.get("dropout.tokens"))
         S, B = tokens.shape[:2]
+        read, bits = self._reading(read[:B], batch.available)
         logits = self.head(
             tokens.flatten(0, 1),
             read.repeat(S, 1),
-            batch.available.repeat(S, 1),
+            bits.repeat(S, 1),
             hyper.dropout,
             batch.noise.get("dropout.head"),
         )
         logits = mean_probability(logits.unflatten(0, (S, B)))
+        losses = {"task": binary(logits, batch.y), **losses}
+        if config.align in SIMILAR:
+            losses["align"] = self._similarity(z, tokens[0], batch.available)
         extras = {"w": w, "log_u": terms.log_u, "log_sf": terms.log_sf}
-        return FusionOutput(logits, z, {"task": binary(logits, batch.y), **losses}, extras)
+        return FusionOutput(logits, z, losses, extras)
+
+    def _losses(
+        self, z: Tensor, w: Tensor, full: Tensor, batch: FusionBatch
+    ) -> tuple[dict[str, RowLoss], JointTerms]:
+        """Likelihood terms of the coordinates, or of the completed ones as published."""
+        config, available = self.config, batch.available
+        if config.published.imputed_likelihood:
+            w, available = full[0], torch.ones_like(available)
+        elif len(w) > len(available):  # several draws of the latents
+            available = available.repeat(len(w) // len(available), 1)
+        losses, terms = copula_losses(
+            self.joint,
+            w,
+            available,
+            self.started,
+            align=config.align == "copula",
+            over=config.align_pairs,
+            full=config.objective != "penalised",
+        )
+        if self.posterior is not None:
+            losses = {
+                "kl": divergence(self.posterior, self.joint, terms, batch.available, self.started)
+            }
+        return losses, terms
+
+    def _reading(self, read: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens that the fusion reads, and what it is told of availability, ``(B, M)`` bool."""
+        if self.config.published.imputed_unread:
+            read = read & available
+        if self.config.published.two_tokens:
+            read = read & (torch.arange(read.shape[1], device=read.device) < 2)
+        return read, available & self.config.availability_bits
+
+    def _similarity(self, z: Tensor, completed: Tensor, available: Tensor) -> RowLoss:
+        config = self.config
+        if config.published.imputed_likelihood:
+            z, available = completed, torch.ones_like(available)
+        return similarity(config.align, z, available, config.align_temperature, config.align_pairs)
 
     def objectives(self, hyper: Hyper) -> tuple[Objective, ...]:
-        """Task, weighted copula term, and the mixtures' own likelihood."""
-        one = torch.ones_like(hyper.lambda_cop)
-        return (Objective({"task": one, "copula": hyper.lambda_cop, "marginal": one}),)
+        """Weigh the losses. Who is moved by what (docs/mathematics.md, section 7).
+
+        task        encoders, head; through draws also mixtures and copula parameters
+        copula      copula parameters; encoders and projection if `align` is `copula`
+        marginal    mixtures
+        align       encoders
+        kl          encoders, projection, noise, mixtures, copula parameters
+        likelihood  encoders, projection, mixtures, copula parameters
+        """
+        weights = {"task": hyper.task}
+        if self.config.objective == "penalised":
+            weights |= {"copula": hyper.lambda_cop, "marginal": torch.ones_like(hyper.lambda_cop)}
+        else:
+            name = "kl" if self.config.objective == "elbo" else "likelihood"
+            weights[name] = hyper.lambda_cop
+        if self.config.align in SIMILAR:
+            weights["align"] = hyper.lambda_align
+        return (Objective(weights),)
 
     def track(self, batch: FusionBatch, output: FusionOutput) -> None:
         """Let the copula space follow the embeddings."""
-        track(self.space, output.z.detach().double(), batch.available)
+        if not self.config.published.raw_space:
+            track(self.space, output.z.detach().double(), batch.available)
 
     @torch.no_grad()
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
@@ -146,8 +237,11 @@ class CM2(FusionModel):
         batches = list(batches)
         z = torch.cat([self.embed(batch) for batch in batches]).double()
         available = torch.cat([batch.available for batch in batches])
-        self.space.update(z, available)
+        if not self.config.published.raw_space:
+            self.space.update(z, available)
         w = self.space(z)
+        if self.posterior is not None:
+            w = self.posterior.sample(w, self._noise(epoch, w))
         if self.started > 0 or epoch >= self.config.warmup:
             self._follow(w, available)
         figures = {
@@ -162,6 +256,12 @@ class CM2(FusionModel):
             figures["kendall_tau"] = self._kendall_tau()
         self._warn(figures)
         return figures
+
+    def _noise(self, epoch: int, w: Tensor) -> Tensor:
+        """Uniform numbers for the latents of a whole pass, ``(N, M, D_c)``."""
+        generator = torch.Generator().manual_seed(key(self.config.seed, "latent", epoch) >> 1)
+        tiny = torch.finfo(w.dtype).tiny
+        return torch.rand(w.shape, generator=generator, dtype=w.dtype).clamp_min(tiny)
 
     def _follow(self, w: Tensor, available: Tensor) -> None:
         if self.started > 0:
@@ -208,6 +308,8 @@ class CM2(FusionModel):
         """Dependence, mixtures, histograms of u for every pair, and the best fitting tau."""
         batches = list(batches)
         w = torch.cat([self.space(self.embed(batch).double()) for batch in batches])
+        if self.posterior is not None:
+            w = self.posterior.sample(w, self._noise(0, w))
         available = torch.cat([batch.available for batch in batches])
         terms = self.joint.log_terms(w, available)
         u = terms.log_u.exp()
@@ -228,3 +330,25 @@ class CM2(FusionModel):
             ),
             "validation_kendall_tau": fitted_tau(self.joint, terms, available),
         }
+
+
+def _joint(M: int, width: int, config: FuseConfig) -> JointModel:
+    if config.published != Published():
+        return PublishedJoint(M, width, config)
+    return JointModel(
+        M,
+        width,
+        config.K,
+        config.copula,
+        coupling=config.coupling,
+        params=config.copula_params,
+        weights=config.mixture_weights,
+    )
+
+
+def _draws(batch: FusionBatch, w: Tensor) -> Tensor | None:
+    """Uniform numbers for the draws, ``(B, S, M, ·)``, or ``(S * B, 1, M, ·)`` for S latents."""
+    uniforms = batch.noise.get("draw")
+    if uniforms is None or len(w) == len(uniforms):
+        return uniforms
+    return uniforms.transpose(0, 1).flatten(0, 1).unsqueeze(1)

@@ -41,7 +41,7 @@ class Imputation(nn.Module):
         joint: JointModel,
         started: Tensor,
         uniforms: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Complete the tokens.
 
         Args:
@@ -54,23 +54,23 @@ class Imputation(nn.Module):
             uniforms: Numbers in (0, 1), ``(B, S, M, ·)``, for the random ways.
 
         Returns:
-            Tokens ``(S, B, M, D)``, and which of them are read, ``(B, M)`` bool.
+            Tokens ``(S, B, M, D)``; which of them are read, ``(B, M)`` bool; and the coordinates
+            ``(S, B, M, D_c)``, completed where the way draws in them.
         """
         everything = torch.ones_like(available)
         there = available.unsqueeze(-1)
         if self.how == "skip":
-            return z.unsqueeze(0), available
+            return z.unsqueeze(0), available, w.unsqueeze(0)
         if self.how == "zero":
-            return z.unsqueeze(0), everything
+            return z.unsqueeze(0), everything, w.unsqueeze(0)
         if self.how == "learned":
-            return torch.where(there, z, self.learned).unsqueeze(0), everything
+            return torch.where(there, z, self.learned).unsqueeze(0), everything, w.unsqueeze(0)
         if self.how == "mean":
-            drawn = space.whitening.embedding_mean.expand(1, *z.shape)
+            w, drawn = w.unsqueeze(0), space.whitening.embedding_mean.expand(1, *z.shape)
         else:
             if uniforms is None:
                 uniforms = torch.full((len(z), 1, w.shape[1], joint.noise_size), 0.5).to(w)
-            drawn = space.decode(
-                joint.sample_missing(w, available, uniforms.to(w).transpose(0, 1), self.how)
-            )
+            w = joint.sample_missing(w, available, uniforms.to(w).transpose(0, 1), self.how)
+            drawn = space.decode(w)
         drawn = (drawn * started).to(z.dtype)
-        return torch.where(there, z, drawn), everything
+        return torch.where(there, z, drawn), everything, w

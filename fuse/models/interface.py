@@ -9,6 +9,7 @@ Tensor letters: B stays, M modalities, L steps, parts or tokens, D latent width,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+
+SMALLEST_DIVISOR = 1e-3
+"""The paper's schedule multiplies the task's loss by at most its inverse."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,32 @@ class Hyper(NamedTuple):
         lr: Learning rate.
         dropout: Probability that a unit is dropped.
         lambda_cop: Weight of the copula term.
+        lambda_align: Weight of an alignment by similarity.
+        task: Weight of the task's loss: 1, or what the paper's schedule makes of it.
     """
 
     lr: Tensor
     dropout: Tensor
     lambda_cop: Tensor
+    lambda_align: Tensor
+    task: Tensor
 
     @classmethod
-    def of(cls, config: FuseConfig) -> Hyper:
-        """Take the values of a configuration."""
-        return cls(*(torch.tensor(getattr(config, name)) for name in cls._fields))
+    def of(cls, config: FuseConfig, epoch: int = 0) -> Hyper:
+        """Take the values of a configuration.
+
+        Args:
+            config: The configuration.
+            epoch: Epoch from 1, for the schedule; 0 outside training.
+        """
+        task = 1 / max(math.exp(-config.temperature * epoch), SMALLEST_DIVISOR)
+        return cls(
+            torch.tensor(config.lr),
+            torch.tensor(config.dropout),
+            torch.tensor(config.lambda_cop),
+            torch.tensor(config.lambda_align),
+            torch.tensor(task),
+        )
 
 
 class Objective(NamedTuple):
@@ -200,7 +220,7 @@ class FusionModel(nn.Module, ABC):
 
     def objectives(self, hyper: Hyper) -> tuple[Objective, ...]:
         """Say what is minimised; one optimiser step for each."""
-        return (Objective({"task": torch.ones_like(hyper.lambda_cop)}),)
+        return (Objective({"task": hyper.task}),)
 
     def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any] | None:
         """Report what was learned beyond weights, as JSON; None if there is nothing to tell.

@@ -114,7 +114,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     model, optimizer = state.model, state.optimizer
     config = model.config
-    hyper = Hyper.of(config)
+    hyper = Hyper.of(config, epoch)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
     rows = data.rows("train")
