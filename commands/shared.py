@@ -57,10 +57,15 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
+def say(text: str) -> None:
+    """Say something on stderr, unless told to be quiet."""
+    if _level >= 0:
+        print(text, file=sys.stderr)
+
+
 def suggest(command: str) -> None:
     """Say on stderr which command comes next."""
-    if _level >= 0:
-        print(f"next: {command}", file=sys.stderr)
+    say(f"next: {command}")
 
 
 __all__ = [
@@ -71,6 +76,7 @@ __all__ = [
     "TimeLimit",
     "bars",
     "print_json",
+    "say",
     "set_verbosity",
     "stopping",
     "suggest",

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from ..console import metric_table, records, table
-from .shared import CacheOption, DryRun, JsonOption, TimeLimit, bars, print_json, stopping, suggest
+from .shared import (
+    CacheOption,
+    DryRun,
+    JsonOption,
+    TimeLimit,
+    bars,
+    print_json,
+    say,
+    stopping,
+    suggest,
+)
 
 
 def demo(
@@ -100,6 +110,7 @@ def fuse(
     cache: Path,
     out: Path | None,
     config: Path | None,
+    preset: str | None,
     set_: list[str] | None,
     show_config: bool,
     dry_run: bool,
@@ -108,12 +119,15 @@ def fuse(
     **options: Any,
 ) -> None:
     """Stage two: train one model from the cache and judge it on the validation stays."""
+    from ..fuse import presets
     from ..fuse.config import FuseConfig
     from ..options import read_settings, validated
 
-    given = read_settings(config, set_ or [])
+    given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
     given.update({name: value for name, value in options.items() if value not in (None, [])})
-    settings = validated(FuseConfig, given)
+    settings = validated(FuseConfig, presets.resolve(given))
+    if given.get("preset") in ("paper", "reference"):
+        say(presets.weights(settings))
     if show_config:
         print_json(settings.model_dump(mode="json"))
         return
@@ -168,12 +182,18 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
     if command == "fuse":
         directory = typer.Option(help="Run directory; default: one place per identity.")
         settings = typer.Option(help="TOML file of settings.", metavar="FILE.toml")
-        single = typer.Option("--set", help="One more setting, name=value.", metavar="NAME=VALUE")
+        named = typer.Option(
+            help="Options to start from; given ones win.", metavar="corrected|paper|reference"
+        )
+        single = typer.Option(
+            "--set", help="One more setting; published.NAME=true too.", metavar="NAME=VALUE"
+        )
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
             _own("cache", CacheOption, Path("cm2-cache")),
             _own("out", Annotated[Path | None, directory], None),
             _own("config", Annotated[Path | None, settings], None),
+            _own("preset", Annotated[str | None, named], None),
             _own("set_", Annotated[list[str] | None, single], None),
             _own("show_config", Annotated[bool, show], False),
             *own,

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
+from .combinations import FROM_COPULA, complaints
 from .published import Published
 
 MODELS = ("cm2", "concat", "single")
@@ -20,9 +21,6 @@ MODELS = ("cm2", "concat", "single")
 
 COPULAS = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
 """Names of the copula families; `fuse.copula` maps them to classes."""
-
-FROM_COPULA = ("marginal", "conditional", "conditional-median", "conditional-mean")
-"""Imputations that come from the joint density of the modalities."""
 
 
 class FuseConfig(BaseModel):
@@ -60,6 +58,11 @@ class FuseConfig(BaseModel):
     )
     copula_dim: int = Field(
         16, ge=0, description="Width of the whitened copula space; 0 is the whole embedding."
+    )
+    projection: Literal["random", "cca"] = Field(
+        "random",
+        description="Start of the map to the copula space: random orthogonal, or the canonical "
+        "correlations of the embeddings after the warm-up.",
     )
     copula_params: Literal["shared", "per-dim"] = Field(
         "shared", description="One dependence for all coordinates, or one for each."
@@ -198,16 +201,26 @@ class FuseConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> FuseConfig:
+        if found := list(complaints(self)):
+            raise ValueError("; ".join(found))
+        return self
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FuseConfig:
         """Build a configuration from names and values.
 
         Args:
-            options: Values by field name; missing ones take their default.
+            options: Values by field name; `preset` names a set of options that lies under them,
+                and what neither has takes its default.
 
         Raises:
             ConfigError: An unknown name (the nearest one is named) or an impossible value.
         """
+        from .presets import resolve
+
+        options = resolve(options)
         _known(cls, options)
         try:
             return cls.model_validate(dict(options))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..combinations import SIMILARITIES
 from ..config import FuseConfig
 from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
@@ -19,6 +20,7 @@ from ..copula.whitening import CopulaSpace
 from ..published import Published
 from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
+from .canonical import canonical_projection
 from .encoders import Encoders
 from .heads import LSTMHead, mean_probability
 from .imputation import RANDOM, Imputation
@@ -41,7 +43,6 @@ _log = logging.getLogger("cm2.fuse")
 
 BINS = 10
 KS_LIMIT, SPREAD_LIMIT = 0.1, 1e-3
-SIMILAR = ("cosine", "kl", "infonce")
 PAPER = (
     "The objective `paper` rewards encoders for embeddings that are easy to describe: it has no "
     "lower bound, and they collapse if --lambda-cop is large. Watch spread and effective_rank, or "
@@ -157,7 +158,7 @@ class CM2(FusionModel):
         )
         logits = mean_probability(logits.unflatten(0, (S, B)))
         losses = {"task": binary(logits, batch.y), **losses}
-        if config.align in SIMILAR:
+        if config.align in SIMILARITIES:
             losses["align"] = self._similarity(z, tokens[0], batch.available)
         extras = {"w": w, "log_u": terms.log_u, "log_sf": terms.log_sf}
         return FusionOutput(logits, z, losses, extras)
@@ -216,7 +217,7 @@ class CM2(FusionModel):
         else:
             name = "kl" if self.config.objective == "elbo" else "likelihood"
             weights[name] = hyper.lambda_cop
-        if self.config.align in SIMILAR:
+        if self.config.align in SIMILARITIES:
             weights["align"] = hyper.lambda_align
         return (Objective(weights),)
 
@@ -237,6 +238,9 @@ class CM2(FusionModel):
         batches = list(batches)
         z = torch.cat([self.embed(batch) for batch in batches]).double()
         available = torch.cat([batch.available for batch in batches])
+        if self.started == 0 and epoch >= self.config.warmup and self.config.projection == "cca":
+            assert self.space.projection is not None  # the configuration sees to it
+            self.space.projection.copy_(canonical_projection(z, available, self.joint.D))
         if not self.config.published.raw_space:
             self.space.update(z, available)
         w = self.space(z)

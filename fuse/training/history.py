@@ -33,7 +33,7 @@ def best_epoch(history: Epochs, warmup: int) -> int:
 
 def ended(history: Epochs, config: FuseConfig) -> bool:
     """Whether the last epoch is reached or patience is exhausted."""
-    if len(history) >= config.epochs:
+    if len(history) >= config.epochs - config.published.validate_first:
         return True
     best = best_epoch(history, config.warmup)
     return best > 0 and len(history) - best >= config.patience

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,18 +55,21 @@ def train(
     state = TrainerState(model, make_optimizer(model, config))
     rows = data.rows("train")
     if not state.load(run.path, identity):
-        model.start(data.batches(rows))
+        seen = [rows]
+        if config.published.validation_in_normaliser:
+            seen.append(data.rows("val"))
+        model.start(data.batches(np.concatenate(seen)))
     with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
         advance(len(state.history))
         while not ended(state.history, config):
             epoch = len(state.history) + 1
             rate = learning_rate(state.history, config)
+            judged = _judge(state, data, epoch) if config.published.validate_first else {}
             losses = _train_epoch(state, data, epoch, rate)
             figures = model.refresh(epoch, data.batches(rows))
-            row = {"epoch": epoch, "lr": rate, **losses, **_validate(model, data), **figures}
+            judged = judged or _judge(state, data, epoch)
+            row = {"epoch": epoch, "lr": rate, **losses, **judged, **figures}
             state.history.append({name: _finite(value) for name, value in row.items()})
-            if best_epoch(state.history, config.warmup) == epoch:
-                state.keep_best()
             held()
             state.save(run.path, identity)
             run.write_history(state.history)
@@ -141,6 +145,15 @@ def _train_epoch(
             meter.add(output.losses)
         meter.add_loss(total, len(batch.y))
     return {f"train_{name}": value for name, value in meter.means().items()}
+
+
+def _judge(state: TrainerState, data: FusionData, epoch: int) -> dict[str, float | None]:
+    """Validate the model as it is, and keep it if no epoch was better."""
+    judged = _validate(state.model, data)
+    row = {"epoch": epoch} | {name: _finite(value) for name, value in judged.items()}
+    if best_epoch([*state.history, row], state.model.config.warmup) == epoch:
+        state.keep_best()
+    return judged
 
 
 def _validate(model: FusionModel, data: FusionData) -> dict[str, float | None]:

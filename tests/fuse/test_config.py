@@ -50,3 +50,33 @@ def test_the_configuration_imports_nothing_heavy() -> None:
         "sys.exit(str(bad) if bad else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"align": "none", "lambda_align": 0.2}, "lambda_align .* does nothing"),
+        ({"align": "cosine", "align_temperature": 0.1}, "align_temperature does nothing"),
+        ({"align": "none", "align_pairs": "pairs"}, "align_pairs does nothing"),
+        ({"projection": "cca", "copula_dim": 0}, "has no projection"),
+        ({"objective": "elbo", "align": "cosine"}, "align must be copula"),
+        ({"objective": "paper", "align_pairs": "pairs"}, "align_pairs must be all"),
+        ({"objective": "paper", "model": "concat"}, "not of model = 'concat'"),
+        ({"objective": "elbo", "coupling": "joint"}, "use rosenblatt"),
+        ({"published": {"formulas": True}, "copula": "clayton"}, "published.formulas=false"),
+        ({"published": {"raw_space": True}}, "needs copula_dim = 0"),
+        (
+            {"published": {"raw_space": True}, "copula_dim": 0, "impute": "mean"},
+            "published.raw_space does not keep",
+        ),
+        ({"published": {"averaged_draws": True}}, "published.averaged_draws=false"),
+        ({"published": {"detached_draws": True}}, "published.detached_draws=false"),
+        ({"published": {"imputed_likelihood": True}}, "published.imputed_likelihood=false"),
+        ({"published": {"formula": True}}, "Did you mean 'published.formulas'"),
+        ({"published": {"formulas": "maybe"}}, "Option published.formulas"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        FuseConfig.of(options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,88 @@
+"""Options that do nothing, or contradict each other, in a combination: said, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import FuseConfig
+
+SIMILARITIES = ("cosine", "kl", "infonce")
+"""Alignments that compare the embeddings themselves."""
+
+FROM_COPULA = ("marginal", "conditional", "conditional-median", "conditional-mean")
+"""Imputations that come from the joint density of the modalities."""
+
+
+def complaints(config: FuseConfig) -> Iterator[str]:
+    """Say what cannot be meant, one sentence each with its remedy."""
+    yield from _alignment(config)
+    yield from _objective(config)
+    yield from _published(config)
+
+
+def _changed(config: FuseConfig, name: str) -> bool:
+    return bool(getattr(config, name) != type(config).model_fields[name].default)
+
+
+def _alignment(config: FuseConfig) -> Iterator[str]:
+    align = config.align
+    if _changed(config, "lambda_align") and align not in SIMILARITIES:
+        yield (
+            f"lambda_align weighs the alignments {', '.join(SIMILARITIES)} and does nothing with "
+            f"align = {align!r}: leave it out, or weigh the copula by lambda_cop"
+        )
+    if _changed(config, "align_temperature") and align not in ("kl", "infonce"):
+        yield f"align_temperature does nothing with align = {align!r}: leave it out"
+    if _changed(config, "align_pairs") and align == "none":
+        yield "align_pairs does nothing with align = 'none': leave it out"
+    if config.projection == "cca" and config.copula_dim == 0:
+        yield "projection = 'cca' needs a copula space: copula_dim = 0 has no projection"
+
+
+def _objective(config: FuseConfig) -> Iterator[str]:
+    objective = config.objective
+    if objective == "penalised":
+        return
+    if config.model != "cm2":
+        yield f"objective = {objective!r} is one of cm2, not of model = {config.model!r}"
+    if config.align != "copula":
+        yield (
+            f"objective = {objective!r} moves the encoders by the joint density: align must be "
+            f"copula, found {config.align!r}"
+        )
+    if config.align_pairs == "pairs":
+        yield f"objective = {objective!r} is the density of all modalities: align_pairs must be all"
+    if objective == "elbo" and config.coupling in ("joint", "coordinate"):
+        yield (
+            f"objective = 'elbo' is a bound only under a density, which coupling = "
+            f"{config.coupling!r} is not: use rosenblatt"
+        )
+
+
+def _published(config: FuseConfig) -> Iterator[str]:
+    switches = config.published
+    off = "give --set published.{}=false"
+    if switches.formulas and config.copula not in ("gumbel", "frank", "gaussian"):
+        yield (
+            f"the published code ends with an error for copula = {config.copula!r}: it computes "
+            "gumbel, frank and gaussian. Choose one, or " + off.format("formulas")
+        )
+    if switches.raw_space and config.copula_dim:
+        yield "published.raw_space needs copula_dim = 0: the copula reads the whole embedding"
+    if switches.raw_space and config.impute == "mean":
+        yield "impute = 'mean' is a statistic that published.raw_space does not keep: use zero"
+    if switches.averaged_draws and config.impute != "marginal":
+        yield (
+            f"published.averaged_draws is about draws from a mixture, impute is {config.impute!r}: "
+            + off.format("averaged_draws")
+        )
+    for name in ("detached_draws", "imputed_likelihood"):
+        if getattr(switches, name) and config.impute not in FROM_COPULA:
+            yield (
+                f"published.{name} is about draws, impute is {config.impute!r}: " + off.format(name)
+            )
+
+
+__all__ = ["FROM_COPULA", "SIMILARITIES", "complaints"]
