@@ -157,7 +157,7 @@ class CM2(FusionModel):
             batch.noise.get("dropout.head"),
         )
         logits = mean_probability(logits.unflatten(0, (S, B)))
-        losses = {"task": binary(logits, batch.y), **losses}
+        losses = {"task": binary(logits, batch.y, self.class_weights), **losses}
         if config.align in SIMILARITIES:
             losses["align"] = self._similarity(z, tokens[0], batch.available)
         extras = {"w": w, "log_u": terms.log_u, "log_sf": terms.log_sf}

@@ -46,4 +46,4 @@ class Concat(FusionModel):
         hidden = self.layer(joined).relu()
         hidden = self.dropout(hidden, hyper.dropout, batch.noise.get("dropout.head"))
         logits: Tensor = self.linear(hidden)
-        return FusionOutput(logits, z, {"task": binary(logits, batch.y)}, {})
+        return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})

@@ -176,11 +176,14 @@ class FusionModel(nn.Module, ABC):
     learns_alone: ClassVar[tuple[str, ...]] = ()
     dependence: ClassVar[tuple[str, ...]] = ()
 
+    class_weights: Tensor
+
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__()
         self.specs = tuple(specs)
         self.config = config
         self.targets = targets
+        self.register_buffer("class_weights", torch.ones(2, targets))
 
     @abstractmethod
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
@@ -197,6 +200,16 @@ class FusionModel(nn.Module, ABC):
     @abstractmethod
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit what must be known before the first step (normalisers) to the training rows."""
+
+    @torch.no_grad()
+    def weigh(self, y: Tensor) -> None:
+        """Let both classes weigh the same in the task's loss.
+
+        Args:
+            y: Targets of the training rows, ``(N, C)``; NaN where unknown.
+        """
+        counts = torch.stack([(y == 0).sum(0), (y == 1).sum(0)])  # (2, C)
+        self.class_weights.copy_(counts.sum(0) / (2 * counts.clamp(min=1)))
 
     def track(self, batch: FusionBatch, output: FusionOutput) -> None:
         """Let statistics follow the embeddings after one step of training.

@@ -52,4 +52,4 @@ class Single(FusionModel):
         z = self.encoders(batch)
         tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
         logits: Tensor = self.linear(tokens[:, 0])
-        return FusionOutput(logits, z, {"task": binary(logits, batch.y)}, {})
+        return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})
