@@ -37,6 +37,18 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def fraction(dataset: str, subject_id: object, seed: int) -> float:
+    """Place a patient in [0, 1) by hash: splits and folds are cut from it.
+
+    Args:
+        dataset: Name of the data set.
+        subject_id: The patient.
+        seed: Recorded seed.
+    """
+    digest = hashlib.sha256(f"{dataset}:{subject_id}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def plain(value: object, where: str = "value") -> object:
     """Copy a value into the types that JSON holds.
 

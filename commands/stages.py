@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from .shared import (
     stopping,
     suggest,
 )
+
+if TYPE_CHECKING:
+    from ..fuse.group import RunGroup
 
 
 def demo(
@@ -112,6 +115,8 @@ def fuse(
     config: Path | None,
     preset: str | None,
     set_: list[str] | None,
+    seeds: str | None,
+    device: str,
     show_config: bool,
     dry_run: bool,
     time_limit: float | None,
@@ -131,12 +136,33 @@ def fuse(
     if show_config:
         print_json(settings.model_dump(mode="json"))
         return
-    from ..fuse.training import trainer
+    from ..fuse.training import groups, trainer
 
+    folds = settings.folds if given.get("fold") is None else 0
+    if seeds is not None or folds:
+        chosen = groups.parse_seeds(seeds) if seeds is not None else ()
+        if dry_run:
+            print_json(groups.plan(settings, cache, chosen, folds))
+            return
+        group = groups.fuse_group(
+            settings,
+            cache,
+            chosen,
+            folds,
+            out,
+            device=device,
+            progress=bars(),
+            stop=stopping(time_limit),
+        )
+        _show_group(group, as_json)
+        suggest(f"cm2 evaluate {group.path} --cache {cache}")
+        return
     if dry_run:
         print_json(trainer.plan(settings, cache, out))
         return
-    run = trainer.fuse(settings, cache, out, progress=bars(), stop=stopping(time_limit))
+    run = trainer.fuse(
+        settings, cache, out, device=device, progress=bars(), stop=stopping(time_limit)
+    )
     metrics = run.metrics("val") or {}
     if as_json:
         print_json({"run": str(run.path), "val": metrics})
@@ -144,6 +170,29 @@ def fuse(
         print(metric_table([(run.info.get("model", settings.model), "val", metrics)]))
         print(f"run: {run.path}")
     suggest(f"cm2 evaluate {run.path} --cache {cache}")
+
+
+def _show_group(group: RunGroup, as_json: bool) -> None:
+    """Print every member of a group, and all together."""
+    together = group.metrics("val") or {}
+    if as_json:
+        members = [{"run": str(run.path), "val": run.metrics("val")} for run in group.members]
+        print_json({"group": str(group.path), "val": together, "members": members})
+        return
+    folds = group.kind == "folds"
+    lines = [
+        (f"seed {run.config.seed}" + (f", fold {run.config.fold}" if folds else ""), "val", metrics)
+        for run in group.members
+        if (metrics := run.metrics("val"))
+    ]
+    print(metric_table([*lines, ("together", "val", together)]))
+    if (sd := together["auroc"].get("sd")) is not None:
+        print(
+            f"AUROC {together['auroc']['value']:.3f} ± {sd:.3f} over {len(together['seeds'])} seeds"
+        )
+    if folds:
+        print("Folds are pooled: each stay is judged once, by the model that did not see it.")
+    print(f"group: {group.path}")
 
 
 def _own(name: str, annotation: Any, default: Any) -> Parameter:
@@ -188,6 +237,10 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         single = typer.Option(
             "--set", help="One more setting; published.NAME=true too.", metavar="NAME=VALUE"
         )
+        several = typer.Option(
+            help="Train one run for each seed: FIRST:LAST (inclusive) or a list.", metavar="0:4"
+        )
+        where = typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
             _own("cache", CacheOption, Path("cm2-cache")),
@@ -195,6 +248,8 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("config", Annotated[Path | None, settings], None),
             _own("preset", Annotated[str | None, named], None),
             _own("set_", Annotated[list[str] | None, single], None),
+            _own("seeds", Annotated[str | None, several], None),
+            _own("device", Annotated[str, where], "auto"),
             _own("show_config", Annotated[bool, show], False),
             *own,
         ]

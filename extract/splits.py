@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from ..cache.fingerprint import fraction
 from ..errors import DataError, LeakageError
 from .sources.tables import Table, open_table
 
@@ -33,9 +34,8 @@ def hashed(dataset: str, subject_id: object, seed: int) -> str:
         subject_id: The patient.
         seed: Recorded seed.
     """
-    digest = hashlib.sha256(f"{dataset}:{subject_id}:{seed}".encode()).digest()
-    fraction = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if fraction < TRAIN_BELOW else "val" if fraction < VAL_BELOW else "test"
+    place = fraction(dataset, subject_id, seed)
+    return "train" if place < TRAIN_BELOW else "val" if place < VAL_BELOW else "test"
 
 
 def assign(

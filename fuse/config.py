@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import ConfigError
 from .combinations import FROM_COPULA, complaints
+from .drop import Drop
 from .published import Published
 
 MODELS = ("cm2", "concat", "single")
@@ -145,6 +146,30 @@ class FuseConfig(BaseModel):
     deterministic: bool = Field(
         False, description="Refuse operations without a deterministic algorithm."
     )
+    beta2: float = Field(
+        0.999, gt=0, lt=1, description="Decay of the optimiser's squared gradients."
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: both classes weigh the same in the loss; probabilities then are "
+        "too high for a rare event.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16: encoders and heads multiply in bfloat16; densities stay in float64.",
+    )
+    drop: tuple[str, ...] = Field(
+        (),
+        description="Withhold a modality from a share of the stays of every split, NAME=SHARE; "
+        "NAME=SHARE:severity withholds it rather from those at little risk.",
+    )
+    drop_train: tuple[str, ...] = Field(
+        (), description="The same for training and validation stays only."
+    )
+    folds: int = Field(
+        0, ge=0, le=50, description="Cross-validation by patient: number of folds, 0 for none."
+    )
+    fold: int = Field(0, ge=0, description="The fold that is the test split.")
 
     published: Published = Field(
         default=Published(),
@@ -165,6 +190,23 @@ class FuseConfig(BaseModel):
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"modalities must be distinct names, found {', '.join(value)!r}")
         return value
+
+    @field_validator("drop", "drop_train")
+    @classmethod
+    def _drops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            Drop.parse(text)
+        return value
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> FuseConfig:
+        if self.folds == 1:
+            raise ValueError("folds = 1 leaves nothing to train on: give 3 or more, or 0 for none")
+        if self.folds == 2:
+            raise ValueError("folds = 2 leaves nothing to train on beside test and validation")
+        if self.fold >= max(self.folds, 1):
+            raise ValueError(f"fold = {self.fold} must be below folds = {self.folds}")
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> FuseConfig:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._pytree import tree_map
 
 from ..cache.cohort import Cohort, ModalityView, view
+from ..cache.fingerprint import fraction
 from ..errors import DataError, IntegrityError
 from .config import FuseConfig
 from .identity import modality_names
@@ -29,6 +31,7 @@ class FusionData:
     Attributes:
         specs: The modalities.
         whole: All rows as one batch, without noise.
+        targets: Name of each target, C: the labels of the task, or the task itself.
         columns: `stay_id`, `subject_id`, `split` and other columns of the cohort, row by row.
         keys: Keys of the stays for random streams, ``(N,)``.
         dataset: Where the stays come from.
@@ -36,9 +39,20 @@ class FusionData:
 
     specs: tuple[ModalitySpec, ...]
     whole: FusionBatch
+    targets: tuple[str, ...]
     columns: Mapping[str, list[Any]]
     keys: Keys
     dataset: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows lie."""
+        return self.whole.available.device
+
+    def to(self, device: torch.device) -> FusionData:
+        """Move all rows to a device, once."""
+        whole: FusionBatch = tree_map(lambda tensor: tensor.to(device), self.whole)
+        return replace(self, whole=whole)
 
     def rows(self, split: str, labelled: bool = True) -> Rows:
         """Find the rows of a split, `all` for every one.
@@ -49,7 +63,7 @@ class FusionData:
         """
         chosen = np.array([split in ("all", value) for value in self.columns["split"]], dtype=bool)
         if labelled:
-            chosen &= ~self.whole.y.isnan().all(1).numpy()
+            chosen &= ~self.whole.y.isnan().all(1).cpu().numpy()
         return np.flatnonzero(chosen)
 
     def batch(
@@ -67,8 +81,8 @@ class FusionData:
             seed: Seed of the streams.
             epoch: Epoch from 1; 0 outside training.
         """
-        index = torch.from_numpy(np.ascontiguousarray(rows))
-        whole = self.whole
+        whole, device = self.whole, self.device
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
         return FusionBatch(
             x={name: values[index] for name, values in whole.x.items()},
             mask={name: values[index] for name, values in whole.mask.items()},
@@ -76,10 +90,13 @@ class FusionData:
             pattern_id=whole.pattern_id[index],
             y=whole.y[index],
             noise={
-                purpose: torch.from_numpy(uniforms(seed, purpose, self.keys[rows], shape, epoch))
+                # drawn here, so that every device sees the same numbers
+                purpose: torch.from_numpy(
+                    uniforms(seed, purpose, self.keys[rows], shape, epoch)
+                ).to(device)
                 for purpose, shape in (noise or {}).items()
             },
-            epoch=torch.tensor(float(epoch)),
+            epoch=torch.tensor(float(epoch), device=device),
         )
 
     def batches(
@@ -99,33 +116,49 @@ class FusionData:
     def patterns(self, rows: Rows) -> list[str]:
         """Name the availability pattern of each row, such as `ehr+cxr`."""
         names = [spec.name for spec in self.specs]
-        table = self.whole.available[torch.from_numpy(rows)].tolist()
+        table = self.whole.available.cpu()[torch.from_numpy(rows)].tolist()
         return ["+".join(n for n, has in zip(names, row, strict=True) if has) for row in table]
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Count rows, positives, patients and availability for each split."""
+        """Count rows, positives, patients and availability for each split.
+
+        A stay with several labels is positive if any of them is; "targets" counts each by itself.
+        """
         result = {}
         for split in ("train", "val", "test"):
             rows = self.rows(split)
             index = torch.from_numpy(rows)
             subjects = [self.columns["subject_id"][i] for i in rows]
-            available = self.whole.available[index].sum(0).tolist()
+            available = self.whole.available.cpu()[index].sum(0).tolist()
+            y = self.whole.y.cpu()[index]
+            positives = (y == 1).sum(0).tolist()
+            known = (~y.isnan()).sum(0).tolist()
             result[split] = {
                 "n": len(rows),
-                "positives": int(self.whole.y[index].sum()),
+                "positives": int((y == 1).any(1).sum()),
                 "subjects": len(set(subjects)),
                 "available": dict(zip((spec.name for spec in self.specs), available, strict=True)),
+                "targets": {
+                    name: {"n": n, "positives": events}
+                    for name, n, events in zip(self.targets, known, positives, strict=True)
+                },
             }
         return result
 
 
-def load(cache: Path, config: FuseConfig, cohort: Cohort | None = None) -> FusionData:
+def load(
+    cache: Path,
+    config: FuseConfig,
+    cohort: Cohort | None = None,
+    targets: Sequence[str] = (),
+) -> FusionData:
     """Read the rows that a configuration admits.
 
     Args:
         cache: The cache.
         config: Its modalities are NAME or NAME@SPACE; empty is not allowed here.
         cohort: The cohort if it is open already.
+        targets: Names of the targets if they are settled; one that the cohort lacks is unknown.
 
     Raises:
         DataError: A target is not 0 or 1.
@@ -143,12 +176,27 @@ def load(cache: Path, config: FuseConfig, cohort: Cohort | None = None) -> Fusio
         admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
     rows = np.flatnonzero(admitted)
     columns = table.take(rows).to_pydict()
-    y = _targets(columns.pop(f"y_{config.task}", [None] * len(rows)), config.task)
-    available = torch.from_numpy(has[rows])
+    dataset = str(cohort.info.get("dataset", ""))
+    if config.folds:
+        columns["split"] = folded(dataset, columns["subject_id"], config.folds, config.fold)
+    targets = tuple(targets) or task_targets(cohort.stays.column_names, config.task)
+    y = _targets(
+        [columns.pop(target_column(config.task, name), [None] * len(rows)) for name in targets],
+        config,
+    )
+    keys = stay_keys(columns["stay_id"])
+    values = {part.name: _values(part, rows) for part in views}
+    masks = {part.name: part.mask[rows] for part in views}
+    has = has[rows]
+    if config.drop or config.drop_train:
+        from .withhold import withheld
+
+        has = withheld(config, has, values, masks, y.numpy(), columns["split"], keys)
+    available = torch.from_numpy(has)
     bits = 1 << torch.arange(len(views))
     whole = FusionBatch(
-        x={part.name: torch.from_numpy(_values(part, rows)) for part in views},
-        mask={part.name: torch.from_numpy(part.mask[rows]) for part in views},
+        x={name: torch.from_numpy(part) for name, part in values.items()},
+        mask={name: torch.from_numpy(part) for name, part in masks.items()},
         available=available,
         pattern_id=(available * bits).sum(1),
         y=y,
@@ -159,10 +207,41 @@ def load(cache: Path, config: FuseConfig, cohort: Cohort | None = None) -> Fusio
             for part in views
         ),
         whole=whole,
+        targets=targets,
         columns=columns,
-        keys=stay_keys(columns["stay_id"]),
-        dataset=str(cohort.info.get("dataset", "")),
+        keys=keys,
+        dataset=dataset,
     )
+
+
+def folded(dataset: str, subjects: Sequence[Any], folds: int, fold: int) -> list[str]:
+    """Split by patient for one fold of a cross-validation, by the hash that splits come from.
+
+    Args:
+        dataset: Name of the data set.
+        subjects: Patient of each stay.
+        folds: Number of folds, at least 3.
+        fold: The fold that is the test split; the next one is the validation split.
+    """
+    words = {fold: "test", (fold + 1) % folds: "val"}
+    return [words.get(int(fraction(dataset, subject, 0) * folds), "train") for subject in subjects]
+
+
+def task_targets(names: Sequence[str], task: str) -> tuple[str, ...]:
+    """Name the targets of a task: itself, or its labels.
+
+    Args:
+        names: Columns of the stays.
+        task: Name of the task.
+    """
+    prefix = f"y_{task}__"
+    labels = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return labels if labels and f"y_{task}" not in names else (task,)
+
+
+def target_column(task: str, target: str) -> str:
+    """Column of the stays that holds a target of a task."""
+    return f"y_{task}" if target == task else f"y_{task}__{target}"
 
 
 def _values(part: ModalityView, rows: Rows) -> NDArray[np.float32]:
@@ -175,11 +254,13 @@ def _values(part: ModalityView, rows: Rows) -> NDArray[np.float32]:
     return values
 
 
-def _targets(values: list[int | None], task: str) -> torch.Tensor:
-    wrong = sorted({str(value) for value in values if value not in (0, 1, None)})
+def _targets(columns: list[list[int | None]], config: FuseConfig) -> torch.Tensor:
+    """Targets ``(N, C)``, NaN where unknown."""
+    wrong = sorted({str(v) for values in columns for v in values if v not in (0, 1, None)})
     if wrong:
         raise DataError(
-            f"Task {task!r} needs targets 0 or 1, or none where unknown; found {', '.join(wrong)}."
+            f"Task {config.task!r} needs targets 0 or 1, or none where unknown; found "
+            f"{', '.join(wrong)}."
         )
-    targets = [float("nan") if value is None else float(value) for value in values]
-    return torch.tensor(targets, dtype=torch.float32).unsqueeze(1)
+    targets = [[float("nan") if v is None else float(v) for v in values] for values in columns]
+    return torch.tensor(targets, dtype=torch.float32).T.contiguous()

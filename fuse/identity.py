@@ -14,7 +14,7 @@ from typing import Any
 from ..cache.cohort import Cohort
 from ..cache.fingerprint import fingerprint
 from ..cache.store import Store
-from ..errors import ConfigError, DataError, UnsupportedError
+from ..errors import ConfigError, DataError
 from .config import FuseConfig, unknown
 
 NUMERICS_VERSION = 2
@@ -72,11 +72,6 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
     cohort = Cohort.open(cache, config.cohort)
     if config.task not in cohort.tasks:
         raise ConfigError(unknown("task", config.task, tuple(cohort.tasks)))
-    if f"y_{config.task}" not in cohort.stays.column_names:
-        raise UnsupportedError(
-            f"Task {config.task!r} has several labels; training needs one binary target in the "
-            f"column y_{config.task}."
-        )
     wanted = config.modalities or tuple(sorted(cohort.modalities, key=_rank))
     if not wanted:
         raise DataError(

@@ -49,12 +49,12 @@ def subject_keys(data: FusionData, rows: Rows) -> Tensor:
     return torch.tensor(keys, dtype=torch.int64)
 
 
-def load_model(run: RunDir) -> tuple[FusionModel, Tensor]:
+def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
     """Read the model of a finished run.
 
     Returns:
-        The model with the weights and buffers of its best epoch, and the keys of the patients it
-        was trained on.
+        The model with the weights and buffers of its best epoch, the names of its targets, and the
+        keys of the patients it was trained on.
 
     Raises:
         IntegrityError: The checkpoint is not what was written.
@@ -66,9 +66,9 @@ def load_model(run: RunDir) -> tuple[FusionModel, Tensor]:
     specs = tuple(
         ModalitySpec(s["name"], s["view"], s["width"], tuple(s["columns"])) for s in meta["specs"]
     )
-    model = build(specs, run.config)
+    model = build(specs, run.config, len(meta["targets"]))
     model.load_state_dict(tensors)
-    return model, subjects
+    return model, tuple(meta["targets"]), subjects
 
 
 @torch.no_grad()
@@ -83,13 +83,19 @@ def forward(model: FusionModel, data: FusionData, rows: Rows) -> list[FusionOutp
     config = model.config
     batches = data.batches(rows, noise=model.noise(training=False), seed=config.seed)
     hyper = Hyper.of(config)
-    return [model(batch, hyper) for batch in batches]
+    with precision(config, data.device):
+        return [model(batch, hyper) for batch in batches]
+
+
+def precision(config: FuseConfig, device: torch.device) -> torch.autocast:
+    """Compute matrix products in the precision of a configuration; float64 stays as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def probabilities(outputs: list[FusionOutput]) -> NDArray[np.float64]:
-    """Probabilities of the target, shape ``(N,)``."""
-    logits = torch.cat([output.logits for output in outputs])[:, 0]
-    p: NDArray[np.float64] = logits.double().sigmoid().numpy()
+    """Probabilities of the targets, shape ``(N, C)``."""
+    logits = torch.cat([output.logits for output in outputs])
+    p: NDArray[np.float64] = logits.double().sigmoid().cpu().numpy()
     return p
 
 
@@ -103,7 +109,8 @@ def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
         split: `train`, `val`, `test` or `all`; stays with unknown target are included, y null.
 
     Returns:
-        Columns run, seed, fold, stay_id, subject_id, split, task, target, y, p, pattern.
+        Columns run, seed, fold, stay_id, subject_id, split, task, target, y, p, pattern; one row
+        for each stay and target.
 
     Raises:
         ConfigError: An unknown split, or the run is not finished.
@@ -112,9 +119,9 @@ def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
     """
     if split not in SPLITS:
         raise ConfigError(unknown("split", split, SPLITS))
-    model, subjects = load_model(run)
+    model, targets, subjects = load_model(run)
     cohort = Cohort.open(cache, run.config.cohort)
-    data = load(cache, run.config, cohort)
+    data = load(cache, run.config, cohort, targets)
     rows = data.rows(split, labelled=False)
     if not len(rows):
         raise DataError(
@@ -143,28 +150,28 @@ def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> 
         run: Names the run.
         data: The data.
         rows: Positions of the predictions.
-        p: Probabilities, ``(N,)``.
+        p: Probabilities, ``(N, C)``.
     """
-    y = data.whole.y[torch.from_numpy(rows), 0].tolist()
-    n = len(rows)
-    task = run.config.task
+    y = data.whole.y.cpu()[torch.from_numpy(rows)].flatten().tolist()
+    C, config = len(data.targets), run.config
+    n = len(rows) * C
 
     def column(name: str) -> list[Any]:
-        return [data.columns[name][i] for i in rows]
+        return [data.columns[name][i] for i in rows for _ in range(C)]
 
     return pa.table(
         {
             "run": pa.array([run.path.name] * n, pa.string()),
-            "seed": pa.array([run.config.seed] * n, pa.int64()),
-            "fold": pa.array([None] * n, pa.int64()),
+            "seed": pa.array([config.seed] * n, pa.int64()),
+            "fold": pa.array([config.fold if config.folds else None] * n, pa.int64()),
             "stay_id": column("stay_id"),
             "subject_id": column("subject_id"),
             "split": pa.array(column("split"), pa.string()),
-            "task": pa.array([task] * n, pa.string()),
-            "target": pa.array([task] * n, pa.string()),
+            "task": pa.array([config.task] * n, pa.string()),
+            "target": pa.array(list(data.targets) * len(rows), pa.string()),
             "y": pa.array([None if value != value else int(value) for value in y], pa.int8()),
-            "p": pa.array(p, pa.float64()),
-            "pattern": pa.array(data.patterns(rows), pa.string()),
+            "p": pa.array(p.ravel(), pa.float64()),
+            "pattern": pa.array([p for p in data.patterns(rows) for _ in range(C)], pa.string()),
         }
     )
 

@@ -65,30 +65,42 @@ def bootstrap(
     """Compute every metric of several models on the same resampled patients.
 
     Args:
-        y: Labels, 0 or 1, shape ``(n,)``.
-        scores: Probabilities of each model for the same stays, each ``(n,)``.
+        y: Labels, 0 or 1, shape ``(n,)``; or one column for each entry of `scores`, ``(n, S)``,
+            NaN where unknown.
+        scores: Probabilities of each model or target for the same stays, each ``(n,)``.
         groups: Patient of each stay, ``(n,)``; None resamples stays.
         replicates: How many resamples.
         seed: Names the resamples.
 
     Returns:
-        One `Replicates` for each model.
+        One `Replicates` for each entry of `scores`.
     """
-    labels = checked(y, y)[0]
-    unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if unit.shape != labels.shape:
+    table = np.asarray(y, np.float64)
+    columns = [table] * len(scores) if table.ndim == 1 else list(table.T)
+    unit = np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if unit.shape != (len(table),):
         raise DataError(
-            f"Expected the patient of each of {len(labels)} stays, found {len(unit)} entries."
+            f"Expected the patient of each of {len(table)} stays, found {len(unit)} entries."
         )
-    plans = [_Plan(labels, checked(y, p, probability=True)[1], unit) for p in scores]
+    if not len(table) or len(columns) != len(scores):
+        raise DataError(
+            f"Expected labels and {len(scores)} columns of scores of some stays, found labels of "
+            f"shape {table.shape}."
+        )
+    units = int(unit.max()) + 1
+    plans = []
+    for column, score in zip(columns, scores, strict=True):
+        known = ~np.isnan(column)
+        labels, p, _ = checked(column[known], np.asarray(score)[known], probability=True)
+        plans.append(_Plan(labels, p, unit[known], units))
     parts: list[list[Floats]] = [[] for _ in plans]
-    for counts in resamples(int(unit.max()) + 1, replicates, seed):
+    for counts in resamples(units, replicates, seed):
         for plan, part in zip(plans, parts, strict=True):
             part.append(plan.metrics(counts))
     results = []
     for part in parts:
-        table = np.concatenate(part, axis=1) if part else np.empty((len(METRICS), 0))
-        values = dict(zip(METRICS, table, strict=True))
+        drawn = np.concatenate(part, axis=1) if part else np.empty((len(METRICS), 0))
+        values = dict(zip(METRICS, drawn, strict=True))
         results.append(Replicates(values, int(np.isnan(values["auroc"]).sum())))
     return results
 
@@ -96,7 +108,7 @@ def bootstrap(
 class _Plan:
     # What the metrics of one model need, sorted once; `metrics` maps counts to values.
 
-    def __init__(self, y: Floats, p: Floats, unit: NDArray[np.int64]) -> None:
+    def __init__(self, y: Floats, p: Floats, unit: NDArray[np.int64], units: int) -> None:
         positive, negative = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
         positive = positive[np.argsort(-p[positive], kind="stable")]
         negative = negative[np.argsort(-p[negative], kind="stable")]
@@ -111,16 +123,18 @@ class _Plan:
         rows[np.arange(len(y)), bin_of(p)] = y - p
         rows[:, ECE_BINS] = (y - p) ** 2
         rows[:, ECE_BINS + 1] = 1.0
-        sums = np.zeros((int(unit.max()) + 1, ECE_BINS + 2))  # by patient
+        sums = np.zeros((units, ECE_BINS + 2))  # by patient
         np.add.at(sums, unit, rows)
         self.sums = sums
 
     def metrics(self, counts: NDArray[np.int32]) -> Floats:
         """Map counts ``(b, units)`` to the values of `METRICS`, ``(4, b)``."""
         sums = counts.astype(np.float64) @ self.sums
-        error = np.abs(sums[:, :ECE_BINS]).sum(1) / sums[:, -1]
+        with np.errstate(invalid="ignore"):  # a target none of whose patients was drawn
+            error = np.abs(sums[:, :ECE_BINS]).sum(1) / sums[:, -1]
+            squared = sums[:, ECE_BINS] / sums[:, -1]
         area, precision = self._ranks(counts)
-        return np.stack([area, precision, sums[:, ECE_BINS] / sums[:, -1], error])
+        return np.stack([area, precision, squared, error])
 
     def _ranks(self, counts: NDArray[np.int32]) -> tuple[Floats, Floats]:
         below = np.zeros((len(counts), len(self.negative) + 1), np.int32)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...errors import DataError
 from ...progress import Progress, silent
 from ..rundir import RunDir
-from .metrics import summary
+from .targets import summarise
 
 _log = logging.getLogger("cm2.fuse.evaluation")
 
@@ -89,21 +90,19 @@ def judge(
             "be judged; `cm2 predict` writes their probabilities."
         )
     y = known["y"].to_numpy().astype(np.int64)
-    p = known["p"].to_numpy()
-    subjects = np.array(known["subject_id"].to_pylist())
-    pattern = np.array(known["pattern"].to_pylist(), dtype=object)
 
-    def of(rows: Any) -> dict[str, Any]:
-        return summary(
-            y[rows], p[rows], subjects[rows], replicates=replicates, seed=seed, unit=unit
-        )
+    def of(table: pa.Table) -> dict[str, Any]:
+        return summarise(table, replicates=replicates, seed=seed, unit=unit)
 
     return {
         "task": known["task"][0].as_py(),
         "split": split,
         "seed": seed,
-        **of(slice(None)),
-        "by_pattern": {name: of(pattern == name) for name in sorted(set(pattern))},
+        **of(predictions),
+        "by_pattern": {
+            name: of(predictions.filter(pc.equal(predictions["pattern"], name)))
+            for name in sorted(set(known["pattern"].to_pylist()))
+        },
         "notes": notes(y, known["split"].to_pylist()),
     }
 

@@ -6,6 +6,7 @@ Definitions: `discrimination` (AUROC, average precision), `calibration` (Brier, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +77,24 @@ def summary(
     return result
 
 
+def macro(
+    metric: Callable[[ArrayLike, ArrayLike], float | None], y: ArrayLike, p: ArrayLike
+) -> float | None:
+    """Average a metric over the targets for which it is defined; None if there is none.
+
+    Args:
+        metric: Function of labels and probabilities.
+        y: Labels, ``(n, C)``; NaN where unknown.
+        p: Probabilities, ``(n, C)``.
+    """
+    values = []
+    for labels, scores in zip(np.asarray(y, float).T, np.asarray(p).T, strict=True):
+        known = ~np.isnan(labels)
+        if known.any() and (value := metric(labels[known], scores[known])) is not None:
+            values.append(value)
+    return float(np.mean(values)) if values else None
+
+
 def with_interval(value: float | None, replicates: Any) -> dict[str, Any]:
     """Join a value and its percentile interval; a "reason" stands beside what is null.
 
@@ -124,6 +143,7 @@ __all__ = [
     "delong",
     "ece",
     "holm",
+    "macro",
     "paired_bootstrap",
     "summary",
     "threshold_curve",

@@ -29,12 +29,15 @@ def require_trainable(counts: Mapping[str, Mapping[str, Any]], task: str) -> Non
                 "--split-seed or --splits under another --cohort."
             )
     train = counts["train"]
-    if train["positives"] in (0, train["n"]):
-        raise DataError(
-            f"All {train['n']} training stays of task {task!r} have the same target, so there is "
-            f"nothing to learn; found {_table(counts)}. Extract more stays, or split anew with "
-            "--split-seed under another --cohort."
-        )
+    targets = train["targets"]
+    for name, part in targets.items():
+        if part["positives"] in (0, part["n"]):
+            which = f"task {task!r}" if len(targets) == 1 else f"label {name!r} of task {task!r}"
+            raise DataError(
+                f"All {part['n']} training stays of {which} have the same target, so there is "
+                f"nothing to learn; found {_table(counts)}. Extract more stays, or split anew with "
+                "--split-seed under another --cohort."
+            )
     absent = [name for name, n in train["available"].items() if n == 0]
     if absent:
         others = ",".join(name for name in train["available"] if name not in absent)
@@ -45,34 +48,35 @@ def require_trainable(counts: Mapping[str, Mapping[str, Any]], task: str) -> Non
         )
 
 
-def warnings(counts: Mapping[str, Mapping[str, Any]], synthetic_weights: list[str]) -> list[str]:
+def warnings(
+    counts: Mapping[str, Mapping[str, Any]], synthetic_weights: list[str], balanced: bool = False
+) -> list[str]:
     """Plain words about what the numbers of a run can and cannot show.
 
     Args:
         counts: See `require_trainable`.
         synthetic_weights: Modalities whose encoder started from a random seed.
+        balanced: Whether both classes weigh the same in the loss.
     """
     said = []
-    n = sum(part["n"] for part in counts.values())
-    positives = sum(part["positives"] for part in counts.values())
-    kind, events = (
-        ("events", positives)
-        if positives <= n - positives
-        else (
-            "stays without an event",
-            n - positives,
-        )
-    )
-    found = f"Only {events} {kind} among {n} stays ({_table(counts)})"
+    events, kind, label = min(_rarer(counts, name) for name in counts["train"]["targets"])
+    n = sum(part["targets"][label]["n"] for part in counts.values())
+    of = "" if len(counts["train"]["targets"]) == 1 else f" of label {label!r}"
+    found = f"Only {events} {kind}{of} among {n} stays ({_table(counts)})"
     if events < FEW_EVENTS:
         said.append(f"{found}: these numbers prove nothing.")
     elif events < MANY_EVENTS:
         said.append(f"{found}: intervals are wide, and models can hardly be told apart.")
     val = counts["val"]
-    if val["positives"] in (0, val["n"]):
+    if all(part["positives"] in (0, part["n"]) for part in val["targets"].values()):
         said.append(
             f"All {val['n']} validation stays have the same target: their AUROC is undefined, so "
             "the epoch is chosen by validation loss."
+        )
+    if balanced:
+        said.append(
+            "Both classes weigh the same in the loss: probabilities are higher than the event is "
+            "frequent. Look at the calibration, or recalibrate on validation."
         )
     if synthetic_weights:
         said.append(
@@ -80,6 +84,15 @@ def warnings(counts: Mapping[str, Mapping[str, Any]], synthetic_weights: list[st
             "shows that the pipeline runs, not what the modality is worth."
         )
     return said
+
+
+def _rarer(counts: Mapping[str, Mapping[str, Any]], target: str) -> tuple[int, str, str]:
+    """How often the rarer class of a target occurs, what it is called, and the target."""
+    parts = [part["targets"][target] for part in counts.values()]
+    n, positives = sum(part["n"] for part in parts), sum(part["positives"] for part in parts)
+    if positives <= n - positives:
+        return positives, "events", target
+    return n - positives, "stays without an event", target
 
 
 def _table(counts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...cache import atomic, checkpoint
 from ..data import FusionData
-from ..evaluation.metrics import summary
+from ..evaluation.targets import summarise
 from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
 from ..rundir import BEST, LAST, LEARNED, RunDir
@@ -31,6 +31,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     meta = {
         "model": config.model,
         "specs": [asdict(spec) for spec in data.specs],
+        "targets": list(data.targets),
         "config": config.model_dump(mode="json"),
     }
 
@@ -45,9 +46,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     rows = data.rows("val", labelled=False)
     predictions = table(run, data, rows, probabilities(forward(model, data, rows)))
     run.write_predictions("val", predictions)
-    known = predictions.filter(predictions["y"].is_valid())
-    metrics = summary(known["y"].to_numpy(), known["p"].to_numpy(), known["subject_id"].to_pylist())
-    run.write_metrics("val", {"task": config.task, **metrics})
+    run.write_metrics("val", {"task": config.task, **summarise(predictions)})
 
     learned = model.describe(data.batches(data.rows("val")))
     if learned is not None:

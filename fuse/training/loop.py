@@ -17,8 +17,8 @@ from ...errors import ConfigError
 from ...progress import Progress, Stop
 from ..config import FuseConfig
 from ..data import FusionData
-from ..evaluation.metrics import auroc, average_precision
-from ..inference import build, forward, probabilities
+from ..evaluation.metrics import auroc, average_precision, macro
+from ..inference import build, forward, precision, probabilities
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper, RowLoss
 from ..random import order
 from ..rundir import RunDir
@@ -51,7 +51,7 @@ def train(
         Interrupted: A stop was requested; the same call continues.
     """
     config = run.config
-    model = build(data.specs, config)
+    model = build(data.specs, config, len(data.targets)).to(data.device)
     state = TrainerState(model, make_optimizer(model, config))
     rows = data.rows("train")
     if not state.load(run.path, identity):
@@ -59,6 +59,8 @@ def train(
         if config.published.validation_in_normaliser:
             seen.append(data.rows("val"))
         model.start(data.batches(np.concatenate(seen)))
+        if config.class_weight == "balanced":
+            model.weigh(data.batch(rows).y)
     with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
         advance(len(state.history))
         while not ended(state.history, config):
@@ -93,7 +95,7 @@ def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimi
     if own := [p for name, p in named if name.startswith(model.dependence)]:
         # `share` is the group's part of the rate that the schedule gives.
         groups.append({"params": own, "share": config.lr_copula / config.lr, "weight_decay": 0.0})
-    return kind(groups, lr=config.lr, fused=True)
+    return kind(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
 
 
 @contextmanager
@@ -132,7 +134,8 @@ def _train_epoch(
         total = 0.0
         for objective in model.objectives(hyper):
             optimizer.zero_grad(set_to_none=True)
-            output: FusionOutput = model(batch, hyper)
+            with precision(config, data.device):
+                output: FusionOutput = model(batch, hyper)
             loss = objective.total(output.losses)
             loss.backward()  # type: ignore[no-untyped-call]
             _keep_only(model, objective.parameters)
@@ -163,13 +166,13 @@ def _validate(model: FusionModel, data: FusionData) -> dict[str, float | None]:
     for output in outputs:
         meter.add(output.losses)
     means = meter.means()
-    y = data.whole.y[torch.from_numpy(rows), 0].numpy()
+    y = data.batch(rows).y.cpu().numpy()
     p = probabilities(outputs)
     return {
         "val_loss": means.pop("task"),
         **{f"val_{name}": value for name, value in means.items()},
-        "val_auroc": auroc(y, p),
-        "val_aupr": average_precision(y, p),
+        "val_auroc": macro(auroc, y, p),
+        "val_aupr": macro(average_precision, y, p),
     }
 
 

@@ -32,6 +32,7 @@ def fuse(
     cache: Path,
     out: Path | None = None,
     *,
+    device: str = "auto",
     progress: Progress = silent,
     stop: Stop | None = None,
 ) -> RunDir:
@@ -44,6 +45,7 @@ def fuse(
         config: What to train.
         cache: Where the embeddings are.
         out: Directory of the run; by default one below `CACHE/runs` named by its identity.
+        device: `cpu`, `cuda`, or `auto` for what is there; no part of the run's identity.
         progress: Counts epochs.
         stop: Asked after every epoch.
 
@@ -60,7 +62,7 @@ def fuse(
         return run
     with Lease(run.path) as lease:
         if not run.finished:
-            _train(run, identity, cache, lease, progress, stop or never())
+            _train(run, identity, cache, lease, device, progress, stop or never())
     return run
 
 
@@ -114,10 +116,17 @@ def _require_same(run: RunDir, identity: Identity) -> None:
 
 
 def _train(
-    run: RunDir, identity: Identity, cache: Path, lease: Lease, progress: Progress, stop: Stop
+    run: RunDir,
+    identity: Identity,
+    cache: Path,
+    lease: Lease,
+    device: str,
+    progress: Progress,
+    stop: Stop,
 ) -> None:
     from ..data import load
     from . import checks
+    from .device import choose
     from .finish import finish
     from .loop import reproducible, train
 
@@ -127,17 +136,19 @@ def _train(
             f"{run.path} was begun by cm2 {begun['versions']['cm2']}, this is {__version__}: the "
             "two halves would not fit. Remove the directory to train anew."
         )
-    data = load(cache, identity.config, identity.cohort)
+    place = choose(device)
+    data = load(cache, identity.config, identity.cohort).to(place)
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
     untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]
-    said = checks.warnings(counts, untrained)
+    said = checks.warnings(counts, untrained, identity.config.class_weight == "balanced")
     for line in said:
         _log.warning(line)
     atomic.write_json(run.path / CONFIG, identity.record)
     if begun is None:
         run.update(
             status="running",
+            device=str(place),
             model=identity.config.model,
             identity=identity.digest,
             versions={"cm2": __version__, "python": platform.python_version()}

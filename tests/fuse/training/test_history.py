@@ -51,13 +51,17 @@ def test_the_plateau_schedule_is_that_of_torch() -> None:
     assert learning_rate(history, FuseConfig(lr=0.1)) == 0.1
 
 
-def counts(train: int = 200, positives: int = 60) -> dict[str, dict[str, object]]:
-    part = {"n": 50, "positives": 20, "available": {"ehr": 50}}
-    return {
-        "train": {"n": train, "positives": positives, "available": {"ehr": train}},
-        "val": dict(part),
-        "test": dict(part),
-    }
+def counts(
+    train: int = 200,
+    positives: int = 60,
+    val: tuple[int, int] = (50, 20),
+    test: tuple[int, int] = (50, 20),
+) -> dict[str, dict[str, object]]:
+    def part(n: int, events: int) -> dict[str, object]:
+        targets = {"ihm": {"n": n, "positives": events}}
+        return {"n": n, "positives": events, "available": {"ehr": n}, "targets": targets}
+
+    return {"train": part(train, positives), "val": part(*val), "test": part(*test)}
 
 
 def test_enough_of_everything_is_no_cause_for_words() -> None:
@@ -66,9 +70,7 @@ def test_enough_of_everything_is_no_cause_for_words() -> None:
 
 
 def test_the_rarer_class_counts_as_the_events() -> None:
-    many = counts(positives=195)
-    many["val"]["positives"] = 49
-    many["test"]["positives"] = 50
+    many = counts(positives=195, val=(50, 49), test=(50, 50))
     (said,) = warnings(many, [])
     assert "Only 6 stays without an event among 300" in said
     assert "prove nothing" in said
@@ -77,3 +79,23 @@ def test_the_rarer_class_counts_as_the_events() -> None:
 def test_all_positive_training_stays_are_an_error() -> None:
     with pytest.raises(DataError, match="same target"):
         require_trainable(counts(positives=200), "ihm")
+
+
+def test_the_rarest_label_decides_what_is_said() -> None:
+    two = counts(train=600, positives=300)
+    for part in two.values():
+        part["targets"]["rare"] = {"n": part["n"], "positives": 2}  # type: ignore[index]
+    (said,) = warnings(two, [])
+    assert "Only 6 events of label 'rare' among 700" in said
+
+
+def test_a_label_without_two_classes_in_training_is_named() -> None:
+    two = counts()
+    two["train"]["targets"]["none"] = {"n": 200, "positives": 0}  # type: ignore[index]
+    with pytest.raises(DataError, match="label 'none'"):
+        require_trainable(two, "ihm")
+
+
+def test_balanced_classes_are_said_to_shift_probabilities() -> None:
+    (said,) = warnings(counts(), [], balanced=True)
+    assert "recalibrate" in said

@@ -1,0 +1,110 @@
+"""Predictions in the long form judged: one target, or several labels by themselves and together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from .contenders import judged
+from .metrics import summary, with_interval
+
+
+def summarise(
+    predictions: pa.Table, *, replicates: int = 1000, seed: int = 0, unit: str = "patient"
+) -> dict[str, Any]:
+    """Judge predictions; stays whose target is unknown are left out.
+
+    Args:
+        predictions: Columns stay_id, subject_id, target, y, p; one row for each stay and target.
+        replicates: Bootstrap resamples; 0 for no intervals.
+        seed: Names the resamples.
+        unit: What is resampled, "patient" or "stay".
+
+    Returns:
+        What `metrics.summary` returns. With several targets the metrics are means over the
+        targets for which they are defined, each with an interval from the same resampled patients,
+        n counts stays with any known target and positives those with any event; "targets" holds
+        the summary of each label, and "micro" that of all pairs of stay and label pooled.
+
+    Raises:
+        DataError: No target is known.
+    """
+    known = predictions.filter(predictions["y"].is_valid())
+    if not known.num_rows:
+        raise DataError(f"None of {predictions.num_rows} predictions has a known target.")
+
+    def of(table: pa.Table) -> dict[str, Any]:
+        return summary(
+            table["y"].to_numpy(),
+            table["p"].to_numpy(),
+            np.array(table["subject_id"].to_pylist()),
+            replicates=replicates,
+            seed=seed,
+            unit=unit,
+        )
+
+    names = target_names(predictions)
+    if len(names) == 1:
+        return of(known)
+    y, p, subjects = matrix(predictions, names)
+    groups = subjects if unit == "patient" else None
+    result: dict[str, Any] = {
+        "n": int((~np.isnan(y)).any(1).sum()),
+        "positives": int((y == 1).any(1).sum()),
+    }
+    for metric, found in judged(y, [p], groups, replicates=replicates, seed=seed).items():
+        result[metric] = with_interval(found.value, found.replicates)
+    result["targets"] = {
+        name: of(part)
+        for name in names
+        if (part := known.filter(pc.equal(known["target"], name))).num_rows
+    }
+    result["micro"] = of(known)
+    result["bootstrap"] = result["micro"]["bootstrap"]
+    return result
+
+
+def target_names(predictions: pa.Table) -> list[str]:
+    """Names of the targets, in the order in which they come."""
+    return list(dict.fromkeys(predictions["target"].to_pylist()))
+
+
+def matrix(
+    predictions: pa.Table, names: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
+    """Turn the long form into one row per stay.
+
+    Args:
+        predictions: See `summarise`.
+        names: Targets in order, C.
+
+    Returns:
+        Targets ``(n, C)`` with NaN where unknown, probabilities ``(n, C)``, patients ``(n,)``.
+
+    Raises:
+        DataError: A stay lacks a target.
+    """
+    place = {name: c for c, name in enumerate(names)}
+    stays: dict[Any, int] = {}
+    row = np.array([stays.setdefault(s, len(stays)) for s in predictions["stay_id"].to_pylist()])
+    column = np.array([place[name] for name in predictions["target"].to_pylist()])
+    y = np.full((len(stays), len(names)), np.nan)
+    p = np.full((len(stays), len(names)), np.nan)
+    y[row, column] = predictions["y"].to_numpy(zero_copy_only=False).astype(np.float64)
+    p[row, column] = predictions["p"].to_numpy()
+    if np.isnan(p).any():
+        raise DataError(
+            f"Expected a prediction for each of {len(stays)} stays and {len(names)} targets, found "
+            f"{predictions.num_rows}."
+        )
+    subjects = np.empty(len(stays), dtype=object)
+    subjects[row] = predictions["subject_id"].to_pylist()
+    return y, p, np.array(subjects.tolist())
+
+
+__all__ = ["matrix", "summarise", "target_names"]

@@ -1,0 +1,135 @@
+"""Several runs of one configuration: other seeds, or the folds of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...cache.fingerprint import fingerprint
+from ...cache.layout import RUNS
+from ...errors import CM2Error, ConfigError
+from ...progress import Progress, Stop, never, silent
+from ..config import FuseConfig
+from ..group import GROUP, RunGroup, is_group
+from ..identity import identify, modality_names
+from ..rundir import RunDir
+from . import trainer
+
+
+def members(config: FuseConfig, seeds: Sequence[int], folds: int) -> list[FuseConfig]:
+    """Configurations of a group, by seed and fold.
+
+    Args:
+        config: What they share.
+        seeds: Seeds; empty takes that of the configuration.
+        folds: Number of folds; 0 for none.
+
+    Raises:
+        ConfigError: An impossible number of folds.
+    """
+    return [
+        FuseConfig.of({**config.model_dump(), "seed": seed, "folds": folds, "fold": fold})
+        for seed in seeds or (config.seed,)
+        for fold in range(max(folds, 1))
+    ]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read `0:4` (inclusive), `0,2,5`, or both together.
+
+    Raises:
+        ConfigError: Anything else, or a seed named twice.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, colon, last = part.partition(":")
+            seeds += range(int(first), int(last) + 1) if colon else [int(first)]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds expects FIRST:LAST or a list such as 0,2,5, found {text!r}.")
+    return tuple(seeds)
+
+
+def fuse_group(
+    config: FuseConfig,
+    cache: Path,
+    seeds: Sequence[int],
+    folds: int = 0,
+    out: Path | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+    stop: Stop | None = None,
+) -> RunGroup:
+    """Train every member of a group; finished ones are taken as they are.
+
+    Members lie below `CACHE/runs` at their own identity; the group refers to them.
+
+    Args:
+        config: What they share.
+        cache: Where the embeddings are.
+        seeds: Seeds; empty takes that of the configuration.
+        folds: Number of folds; 0 for none.
+        out: Directory of the group; by default one below `CACHE/runs`.
+        device: See `trainer.fuse`.
+        progress: Counts runs, and the epochs of each.
+        stop: Asked after every epoch.
+
+    Raises:
+        ConfigError: `out` holds something else, or a configuration cannot be meant.
+        Interrupted: A stop was requested; the same call continues.
+        CM2Error: A member failed; the message says which.
+    """
+    from ..evaluation.group import judge_group
+
+    stop = stop or never()
+    configs = members(config, seeds, folds)
+    identities = [identify(one, cache) for one in configs]
+    digest = fingerprint([one.digest for one in identities])
+    kind = "folds" if folds else "seeds"
+    name = f"{kind}-{config.model}-{config.task}-{'+'.join(modality_names(identities[0].config))}"
+    path = cache / RUNS / f"{name[:80]}-{digest[:12]}" if out is None else out
+    _require_ours(path, digest)
+    runs: list[RunDir] = []
+    with progress(f"fuse {kind}", len(configs), "runs") as advance:
+        for one in configs:
+            try:
+                runs.append(trainer.fuse(one, cache, device=device, progress=progress, stop=stop))
+            except CM2Error as error:
+                said = f"seed {one.seed}" + (f", fold {one.fold}" if folds else "")
+                error.args = (f"The member of {said} of the group {path}: {error}",)
+                raise
+            advance(1)
+    content: dict[str, Any] = {"identity": digest, "kind": kind, "folds": folds}
+    group = RunGroup.write(path, runs, content)
+    judge_group(group, "val")
+    return group
+
+
+def plan(
+    config: FuseConfig, cache: Path, seeds: Sequence[int], folds: int = 0
+) -> list[dict[str, Any]]:
+    """Say what `fuse_group` would do: what `trainer.plan` says of every member."""
+    return [
+        {"seed": one.seed, "fold": one.fold if folds else None, **trainer.plan(one, cache)}
+        for one in members(config, seeds, folds)
+    ]
+
+
+def _require_ours(path: Path, digest: str) -> None:
+    """Raise ConfigError when the directory holds anything but this group."""
+    if is_group(path):
+        if RunGroup(path).record["identity"] != digest:
+            raise ConfigError(f"{path} holds another group of runs. Choose another --out.")
+        return
+    held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    if held:
+        raise ConfigError(
+            f"{path} holds {held[0]!r} and no {GROUP}. Choose an empty directory for --out."
+        )
+
+
+__all__ = ["fuse_group", "members", "parse_seeds", "plan"]
