@@ -85,7 +85,8 @@ def _kendall(x: Tensor, mix: Mixture) -> Pair:
 
 
 def _joint(x: Tensor, mix: Mixture) -> Pair:
-    log_f = log_cdf(x, mix).unsqueeze(-1)
+    # Far above all components log F rounds to 0, where log(1 - F) has no value.
+    log_f = log_cdf(x, mix).unsqueeze(-1).clamp_max(-torch.finfo(x.dtype).tiny)
     return log_f, log1mexp(-log_f)
 
 

@@ -129,6 +129,21 @@ class PublishedJoint(JointModel):
         """Uniform numbers that a draw needs for each modality."""
         return self.K * self.D if self.switches.averaged_draws else super().noise_size
 
+    def mixture(self) -> Mixture:
+        """See `JointModel.mixture`; equal components share even their rounding.
+
+        Their gradients are equal in exact arithmetic. Adam would blow rounding up to full steps.
+        """
+        mix = super().mixture()
+        if not self.switches.constant_start:
+            return mix
+        log_weights, means, stds = mix
+        return Mixture(
+            log_weights.mean(-1, keepdim=True).expand_as(log_weights),
+            means.mean(-2, keepdim=True).expand_as(means),
+            stds.mean(-2, keepdim=True).expand_as(stds),
+        )
+
     def log_terms(self, w: Tensor, available: Tensor, detach: bool = True) -> JointTerms:
         """See `JointModel.log_terms`; with `diagonal_components` the copula is inside of them."""
         terms = super().log_terms(w, available, detach)
