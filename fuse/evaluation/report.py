@@ -21,8 +21,8 @@ from ..rundir import RunDir
 from . import facts, plots, plots_copula, plots_training
 from .bands import bands
 from .cells import SMALLEST
-from .compare import aligned, labels
 from .layout import p_value
+from .paired import labels, paired
 
 _MOST_PAIRS = 6
 _GRID = (np.arange(80) + 0.5) / 80
@@ -84,7 +84,11 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     beside = [other for other in others if other.path != run.path]
     judged = [other for other in beside if other.metrics(split) is not None]
     names = labels([run, *judged])
-    data = aligned([run, *judged], split)
+    data = paired([run, *judged], split)
+    y = data.y.ravel()  # several labels: pairs of stay and label
+    known = ~np.isnan(y)
+    y, p = y[known].astype(np.int64), [seeds[0].ravel()[known] for seeds in data.p]
+    subjects = np.repeat(data.subjects, len(data.targets))[known]
     rows = facts.results(run, judged, names, split)
     cohort = None
     if cache is not None and Cohort.exists(cache, run.config.cohort):
@@ -93,7 +97,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     smallest = 1 if synthetic else SMALLEST
     inputs = facts.modalities(run, cache)
     random = [row["title"] for row in inputs if row["random"]]
-    n, positives = len(data.y), int(data.y.sum())
+    n, positives = len(y), int(y.sum())
     dataset = str(run.info.get("dataset", "unknown"))
     return {
         "title": facts.TASKS.get(run.config.task, run.config.task),
@@ -122,7 +126,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "n": n,
         "positives": positives,
         "prevalence": positives / n,
-        "figures": _figures(run, data.y, data.p, data.subjects),
+        "figures": _figures(run, y, p, subjects),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),
         "attrition": facts.attrition(cohort, run),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from cm2.errors import ConfigError, DataError
-from cm2.fuse.evaluation.compare import aligned, compare, labels
+from cm2.fuse.evaluation.compare import compare
 from cm2.fuse.evaluation.layout import layout_rows
 from cm2.fuse.evaluation.metrics import (
     auroc,
@@ -22,6 +22,7 @@ from cm2.fuse.evaluation.metrics import (
     holm,
     paired_bootstrap,
 )
+from cm2.fuse.evaluation.paired import labels, paired
 from cm2.fuse.rundir import RunDir
 
 from .conftest import MakeRun, predictions
@@ -69,12 +70,12 @@ def test_only_common_stays_are_compared_and_the_rest_is_said(
     shuffled = np.random.default_rng(0).permutation(120)
     again = make_run("again", predictions(seed=5).take(shuffled))
     with caplog.at_level(logging.WARNING, logger="cm2.fuse.evaluation"):
-        data = aligned([whole, part, again], "test")
+        data = paired([whole, part, again], "test")
     assert len(data.y) == 90
     assert data.left_out == [30, 0, 30]
     assert "90 test stays" in caplog.text
     assert "30 of whole" in caplog.text
-    np.testing.assert_array_equal(data.p[2], predictions(seed=5)["p"].to_numpy()[:90])
+    np.testing.assert_array_equal(data.p[2][0][:, 0], predictions(seed=5)["p"].to_numpy()[:90])
 
 
 def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
