@@ -47,6 +47,7 @@ REFERENCE: dict[str, Any] = PAPER | {
     "coupling": "joint",
     "objective": "paper",
     "draws": 1,
+    "beta2": 0.9,
     "temperature": 1e-4,
     "published": dict.fromkeys(Published.model_fields, True),
 }

@@ -34,6 +34,7 @@ from .interface import (
     RowLoss,
 )
 from .layers import Dropout, unit_scale
+from .monitor import Monitor
 from .posterior import Posterior, divergence
 from .published import PublishedJoint, use_raw_space
 from .similarity import similarity
@@ -42,7 +43,6 @@ from .task import binary
 _log = logging.getLogger("cm2.fuse")
 
 BINS = 10
-KS_LIMIT, SPREAD_LIMIT = 0.1, 1e-3
 PAPER = (
     "The objective `paper` rewards encoders for embeddings that are easy to describe: it has no "
     "lower bound, and they collapse if --lambda-cop is large. Watch spread and effective_rank, or "
@@ -68,6 +68,7 @@ class CM2(FusionModel):
     dependence: ClassVar[tuple[str, ...]] = ("joint.raw",)
 
     started: Tensor
+    highest: Tensor
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
@@ -83,9 +84,8 @@ class CM2(FusionModel):
         self.dropout = Dropout()
         self.head = LSTMHead(D, M, config.fusion_hidden, targets)
         self.register_buffer("started", torch.full((), float(config.published.constant_start)))
-        self._said: set[str] = set()
-        if config.objective == "paper":
-            _log.warning(PAPER)
+        self.register_buffer("highest", torch.zeros(2, M))
+        self.monitor = Monitor(config, [spec.name for spec in self.specs])
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of tokens and head; uniforms for draws of absent modalities and latents."""
@@ -106,6 +106,8 @@ class CM2(FusionModel):
         Raises:
             ConfigError: A modality has fewer training rows than its mixture has components.
         """
+        if self.config.objective == "paper":
+            _log.warning(PAPER)
         batches = list(batches)
         self.encoders.start(batches)
         available = torch.cat([batch.available for batch in batches])
@@ -248,17 +250,17 @@ class CM2(FusionModel):
             w = self.posterior.sample(w, self._noise(epoch, w))
         if self.started > 0 or epoch >= self.config.warmup:
             self._follow(w, available)
-        figures = {
-            "effective_rank": float(effective_rank(z, available).min()),
-            "spread": float(spread(z, available).min()),
-        }
+        extent, rank = spread(z, available), effective_rank(z, available)
+        self.highest.copy_(torch.maximum(self.highest, torch.stack([extent, rank])))
+        self.monitor.collapse(extent, rank, self.highest)
+        figures = {"effective_rank": float(rank.min()), "spread": float(extent.min())}
         if self.started > 0:
             distance = ks_distance(self.joint.log_terms(w, available).log_u, available)  # (M, D_c)
             bound = ks_bound(available.sum(0), distance.numel()).unsqueeze(-1)
             m, d = divmod(int((distance - bound).argmax()), distance.shape[-1])
             figures["ks"], figures["ks_bound"] = float(distance[m, d]), float(bound[m, 0])
             figures["kendall_tau"] = self._kendall_tau()
-        self._warn(figures)
+            self.monitor.margins(figures)
         return figures
 
     def _noise(self, epoch: int, w: Tensor) -> Tensor:
@@ -288,24 +290,6 @@ class CM2(FusionModel):
         if tau.shape[-2:] == (M, M):
             tau = tau[..., ~torch.eye(M, dtype=torch.bool)]
         return float(tau.mean())
-
-    def _warn(self, figures: dict[str, float]) -> None:
-        if figures["spread"] < SPREAD_LIMIT:
-            self._say(
-                f"The embeddings of a modality are collapsing (spread {figures['spread']:.2g}). "
-                "Lower --lambda-cop or --lr."
-            )
-        if figures.get("ks", 0.0) > max(KS_LIMIT, figures.get("ks_bound", 0.0)):
-            self._say(
-                f"A margin is {figures['ks']:.2f} away from uniform, so the copula term is "
-                "not to be trusted. Raise --K or lower --lr."
-            )
-
-    def _say(self, text: str) -> None:
-        remedy = text.rpartition(". ")[2]
-        if remedy not in self._said:
-            self._said.add(remedy)
-            _log.warning(text)
 
     @torch.no_grad()
     def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any]:
