@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -117,6 +117,27 @@ def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
         DataError: The cache lacks a modality, or there is no such stay.
         LeakageError: A patient of `val` or `test` was seen in training.
     """
+    loaded = prepare(run, cache, split)
+    p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
+    return table(run, loaded.data, loaded.rows, p)
+
+
+class Prepared(NamedTuple):
+    """A trained model and the stays that it is to predict.
+
+    Attributes:
+        model: With the weights and buffers of its best epoch.
+        data: All rows of the cache.
+        rows: Positions of the stays of the split.
+    """
+
+    model: FusionModel
+    data: FusionData
+    rows: Rows
+
+
+def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
+    """Load a run and the stays of a split; the arguments and errors are those of `predict`."""
     if split not in SPLITS:
         raise ConfigError(unknown("split", split, SPLITS))
     model, targets, subjects = load_model(run)
@@ -140,7 +161,7 @@ def predict(run: RunDir, cache: Path, split: str = "all") -> pa.Table:
             f"{seen} patients outside the training split of {cache} were seen in the training of "
             f"{run.path}. Predict with the splits of the run's own cohort."
         )
-    return table(run, data, rows, probabilities(forward(model, data, rows)))
+    return Prepared(model, data, rows)
 
 
 def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> pa.Table:

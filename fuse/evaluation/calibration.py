@@ -115,6 +115,21 @@ def calibration_fit(y: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None
     )
 
 
+def logistic_line(y: ArrayLike, p: ArrayLike) -> tuple[float, float] | None:
+    """Slope and intercept of the likeliest line on the logit scale (Platt, 1999).
+
+    Returns:
+        None when there is no finite maximum of the likelihood.
+    """
+    labels, values, given = checked(y, p, probability=True)
+    if calibration_fit(labels, values).slope is None:
+        return None
+    values = np.clip(values, _TINY, 1 - _TINY)
+    odds = np.log(values) - np.log1p(-values)
+    line = _logistic(np.stack([odds, np.ones_like(odds)], 1), labels, given, 0 * odds)
+    return None if line is None else (float(line[0]), float(line[1]))
+
+
 def _logistic(design: Floats, y: Floats, weights: Floats, offset: Floats) -> Floats | None:
     # Newton's method with step halving on the concave log likelihood
     def value(beta: Floats) -> float:

@@ -10,10 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...cache.cohort import Cohort
 from ...errors import DataError
 from ...progress import Progress, silent
+from ..group import RunGroup
 from ..rundir import RunDir
+from .group import judge_group
+from .looks import NOTHING_MORE, Looks, by_group, by_target, from_validation
+from .subgroups import Grouping
 from .targets import summarise
+from .thresholds import decision_curve
 
 _log = logging.getLogger("cm2.fuse.evaluation")
 
@@ -29,6 +35,7 @@ def evaluate(
     cache: Path,
     split: str = "test",
     *,
+    looks: Looks = NOTHING_MORE,
     replicates: int = 1000,
     unit: str = "patient",
     progress: Progress = silent,
@@ -37,35 +44,94 @@ def evaluate(
 
     Args:
         run: A finished run.
-        cache: Its cache, or another one with the same spaces.
+        cache: Its cache, or another one with the same spaces. What is found on stays of another
+            cohort is stored beside what was found on the run's own, as `<split>@<cohort>`.
         split: `val`, `test` or `all`; a look at test stays is counted in run.json.
+        looks: What else is looked at.
         replicates: Bootstrap resamples; 0 for no intervals.
         unit: What is resampled, "patient" or "stay".
         progress: Where progress is shown.
 
     Returns:
-        What `<split>_metrics.json` holds: task, split, seed, the entries of `metrics.summary`,
-        "by_pattern" (the same metrics by availability pattern, such as "ehr+cxr"), "notes".
+        What `<split>_metrics.json` holds: task, split, seed, external (name of the other cohort or
+        null), the entries of `targets.summarise`, "by_pattern" (the same metrics by availability
+        pattern, such as "ehr+cxr"), "without" (see `missingness.contributions`), "decision" (see
+        `thresholds.decision_curve`; by target if there are several), "notes"; and if asked for
+        "by_group" (column to group to metrics), "missingness" (see there), "threshold" (rule and
+        `thresholds.operating_point`; by target if there are several), "recalibrated" (how, and the
+        metrics of the corrected probabilities).
 
     Raises:
+        ConfigError: A look that cannot be meant.
         DataError: No stay of the split has a known target.
     """
-    from ..inference import predict
+    from ..inference import forward, prepare, probabilities, table
+    from .missingness import contributions, missingness, parse_drops
 
+    drops = parse_drops(looks.drop)
+    groupings = [Grouping.parse(text) for text in looks.by]
+    cohort = Cohort.open(cache, run.config.cohort)
+    own = cohort.fingerprint == run.info["fingerprints"]["cohort"]
+    place = split if own else f"{split}@{cohort.fingerprint[:12]}"
     with progress(f"judging {run.path.name}", None, "steps") as advance:
-        predictions = predict(run, cache, split)
+        loaded = prepare(run, cache, split)
+        p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
+        predictions = table(run, loaded.data, loaded.rows, p)
         advance(1)
         metrics = judge(
             predictions, replicates=replicates, unit=unit, seed=run.config.seed, split=split
         )
+        metrics["external"] = None if own else f"{cohort.info.get('dataset', '')} ({place})"
         advance(1)
+        if len(loaded.model.specs) > 1:
+            metrics["without"] = contributions(loaded, replicates=replicates, unit=unit)
+            advance(1)
+        metrics["decision"] = by_target(
+            predictions,
+            lambda name, y, q, who: decision_curve(
+                y, q, who if unit == "patient" else None, replicates=replicates
+            ),
+        )
+        if groupings:
+            metrics["by_group"] = by_group(predictions, cohort.stays, groupings, replicates, unit)
+            advance(1)
+        if drops:
+            metrics["missingness"] = missingness(loaded, drops, replicates=replicates, unit=unit)
+            advance(1)
+        if looks.threshold or looks.recalibrate != "none":
+            metrics |= from_validation(run, predictions, looks, replicates, unit)
+            advance(1)
     if split in ("test", "all"):
-        run.count_look(split)
-    run.write_predictions(split, predictions)
-    run.write_metrics(split, metrics)
+        run.count_look(place)
+    run.write_predictions(place, predictions)
+    run.write_metrics(place, metrics)
     for note in metrics["notes"]:
         _log.warning(note)
     return metrics
+
+
+def evaluate_group(
+    group: RunGroup,
+    cache: Path,
+    split: str = "test",
+    *,
+    looks: Looks = NOTHING_MORE,
+    replicates: int = 1000,
+    unit: str = "patient",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Judge every member of a group, then all together; see `evaluate` and `judge_group`."""
+    for run in group.members:
+        evaluate(
+            run,
+            cache,
+            split,
+            looks=looks,
+            replicates=replicates,
+            unit=unit,
+            progress=progress,
+        )
+    return judge_group(group, split, replicates=replicates, unit=unit)
 
 
 def judge(

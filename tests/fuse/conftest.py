@@ -34,6 +34,7 @@ def write_cache(
     dataset: str = "made",
     shift: int = 0,
     offset: float = 0.0,
+    labels: tuple[str, ...] = (),
 ) -> Path:
     """Stays whose latent severity shows in every modality; `scramble` spoils one split."""
     random = np.random.default_rng(seed)
@@ -56,7 +57,19 @@ def write_cache(
             ),
         }
     )
-    write_cohort(folder, "default", table, {"dataset": dataset, "release": "1"})
+    table = table.append_column(
+        "sex", pa.array([["F", "M", None][i // 9 % 3] for i in range(stays)])
+    )
+    table = table.append_column("age", pa.array(20.0 + np.arange(stays) % 70))
+    if not labels:
+        write_cohort(folder, "default", table, {"dataset": dataset, "release": "1"})
+    for i, label in enumerate(labels):  # rarer and rarer; every seventh is unknown
+        events = (severity > 0.2 + 0.4 * i) ^ (np.arange(stays) % 11 == i)
+        column = [None if j % 7 == i else int(v) for j, v in enumerate(events)]
+        table = table.append_column(f"y_ph__{label}", pa.array(column, pa.int8()))
+    if labels:
+        table = table.append_column("in_ph", pa.array([True] * stays, pa.bool_()))
+        write_cohort(folder, "default", table, {"dataset": dataset, "release": "1"})
     for name in modalities:
         has = random.random(stays) < (have or HAVE).get(name, HAVE[name])
         if name == "ehr":

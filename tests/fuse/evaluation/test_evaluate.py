@@ -10,44 +10,46 @@ import pyarrow as pa
 import pytest
 
 from cm2.errors import DataError
+from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.evaluate import evaluate, judge, notes
 from cm2.fuse.evaluation.metrics import summary
+from cm2.fuse.inference import predict
+from cm2.fuse.rundir import RunDir
+from cm2.fuse.training.trainer import fuse
 
-from .conftest import MakeRun, predictions
+from .conftest import predictions
 
 
-@pytest.fixture(autouse=True)
-def _predicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "cm2.fuse.inference.predict",
-        lambda run, cache, split: predictions(split=split if split != "all" else "train"),
-    )
+@pytest.fixture(scope="module")
+def trained(small_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    options = {"model": "concat", "hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1e-2}
+    out = tmp_path_factory.mktemp("evaluate") / "run"
+    return fuse(FuseConfig.of(options), small_cache, out)
 
 
 def test_a_judged_run_holds_predictions_and_metrics_in_the_documented_form(
-    make_run: MakeRun, tmp_path: Path
+    trained: RunDir, small_cache: Path
 ) -> None:
-    run = make_run(splits=("val",))
-    found = evaluate(run, tmp_path, "test", replicates=100)
-    assert run.metrics("test") == found
-    assert run.predictions("test").equals(predictions())
-    assert {"task", "n", "positives", "auroc", "aupr", "brier", "ece", "by_pattern", "seed"} < set(
-        found
-    )
-    table = predictions()
+    found = evaluate(trained, small_cache, "test", replicates=100)
+    assert trained.metrics("test") == found
+    table = trained.predictions("test")
+    assert table.equals(predict(trained, small_cache, "test"))
+    promised = {"task", "n", "positives", "auroc", "aupr", "brier", "ece", "by_pattern", "seed"}
+    assert promised < set(found)
+    known = table.filter(table["y"].is_valid())
     expected = summary(
-        table["y"].to_numpy(), table["p"].to_numpy(), table["subject_id"].to_numpy(), replicates=100
+        known["y"].to_numpy(), known["p"].to_numpy(), known["subject_id"].to_numpy(), replicates=100
     )
     assert {key: found[key] for key in expected} == expected
 
 
 def test_every_look_at_the_test_stays_is_counted_and_no_other(
-    make_run: MakeRun, tmp_path: Path
+    trained: RunDir, small_cache: Path
 ) -> None:
-    run = make_run(splits=())
+    before = trained.info["looks"].get("test", 0)
     for split in ("val", "test", "val", "test", "all"):
-        evaluate(run, tmp_path, split, replicates=0)
-    assert run.info["looks"] == {"test": 2, "all": 1}
+        evaluate(trained, small_cache, split, replicates=0)
+    assert trained.info["looks"] == {"test": before + 2, "all": 1}
 
 
 def test_patterns_are_judged_one_by_one() -> None:
@@ -86,9 +88,9 @@ def test_few_events_are_said_in_plain_words(positives: int, n: int, words: str |
 
 
 def test_notes_are_logged_and_training_stays_named(
-    make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained: RunDir, small_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="cm2.fuse.evaluation"):
-        evaluate(make_run(splits=()), tmp_path, "all", replicates=0)
+        evaluate(trained, small_cache, "all", replicates=0)
     assert "read the intervals" in caplog.text
-    assert "120 of the 120 stays are of the training split" in caplog.text
+    assert "stays are of the training split" in caplog.text

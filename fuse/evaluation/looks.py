@@ -1,0 +1,127 @@
+"""What may be looked at beyond the metrics of all stays: subgroups, thresholds, corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..rundir import RunDir
+from .recalibration import recalibration
+from .subgroups import Grouping, group_names
+from .targets import summarise, target_names
+from .thresholds import choose, operating_point
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is looked at beyond the metrics of all stays.
+
+    Attributes:
+        by: Groupings by columns of the cohort, such as `sex` or `age:65`; see `subgroups`.
+        drop: Modalities withheld from a share of the stays, `cxr` or `cxr=0.5`; see `missingness`.
+        threshold: How a threshold is fixed on validation stays, or empty; see `thresholds`.
+        recalibrate: `none`, `platt` or `isotonic`, fitted to validation stays.
+    """
+
+    by: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    threshold: str = ""
+    recalibrate: str = "none"
+
+
+NOTHING_MORE = Looks()
+
+
+def by_target(
+    predictions: pa.Table, judge_one: Callable[[str, Any, Any, Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """Judge each target by itself.
+
+    Args:
+        predictions: In the long form; unknown targets are left out.
+        judge_one: Maps name, labels, probabilities and patients to a result.
+
+    Returns:
+        The result of the only target, or {"targets": name to result}.
+    """
+    names = target_names(predictions)
+    results = {}
+    for name in names:
+        part = predictions.filter(
+            pc.and_(pc.equal(predictions["target"], name), predictions["y"].is_valid())
+        )
+        if part.num_rows:
+            who = np.array(part["subject_id"].to_pylist())
+            results[name] = judge_one(name, part["y"].to_numpy(), part["p"].to_numpy(), who)
+    return results[names[0]] if len(names) == 1 else {"targets": results}
+
+
+def by_group(
+    predictions: pa.Table,
+    stays: pa.Table,
+    groupings: list[Grouping],
+    replicates: int,
+    unit: str,
+) -> dict[str, dict[str, Any]]:
+    """Judge subgroups: by column and name of the group what `summarise` returns.
+
+    Args:
+        predictions: In the long form.
+        stays: The cohort's table.
+        groupings: How stays are grouped.
+        replicates: Bootstrap resamples.
+        unit: What is resampled, "patient" or "stay".
+    """
+    result: dict[str, dict[str, Any]] = {}
+    for grouping in groupings:
+        names = pa.array(group_names(stays, predictions["stay_id"].to_pylist(), grouping))
+        result[grouping.column] = {}
+        for name in sorted(set(names.to_pylist())):
+            part = predictions.filter(pc.equal(names, name))
+            if part["y"].null_count < part.num_rows:
+                found = summarise(part, replicates=replicates, unit=unit)
+                result[grouping.column][name] = found
+    return result
+
+
+def from_validation(
+    run: RunDir, predictions: pa.Table, looks: Looks, replicates: int, unit: str
+) -> dict[str, Any]:
+    """Thresholds and corrections fixed on validation stays and carried to these."""
+    seen = run.predictions("val")
+    validation: dict[str, tuple[Any, Any]] = {}
+
+    def keep(name: str, y: Any, p: Any, _: Any) -> dict[str, Any]:
+        validation[name] = (y, p)
+        return {}
+
+    by_target(seen, keep)
+    result: dict[str, Any] = {}
+    if looks.threshold:
+
+        def point(name: str, y: Any, p: Any, who: Any) -> dict[str, Any]:
+            threshold = choose(looks.threshold, *validation[name])
+            groups = who if unit == "patient" else None
+            return operating_point(y, p, threshold, groups, replicates=replicates)
+
+        result["threshold"] = {"rule": looks.threshold, **by_target(predictions, point)}
+    if looks.recalibrate != "none":
+        names = np.array(predictions["target"].to_pylist())
+        p = predictions["p"].to_numpy().copy()
+        for name, (y, q) in validation.items():
+            p[names == name] = recalibration(looks.recalibrate, y, q)(p[names == name])
+        at = predictions.column_names.index("p")
+        corrected = predictions.set_column(at, "p", pa.array(p, pa.float64()))
+        result["recalibrated"] = {
+            "how": looks.recalibrate,
+            **summarise(corrected, replicates=replicates, unit=unit),
+        }
+    return result
+
+
+__all__ = ["NOTHING_MORE", "Looks", "by_group", "by_target", "from_validation"]

@@ -1,0 +1,172 @@
+"""What a trained model says when a modality is withheld from stays that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import ConfigError
+from ..config import unknown
+from ..data import FusionData, Rows
+from ..drop import Drop
+from ..inference import Prepared, forward, probabilities
+from .contenders import judged
+from .metrics import paired_bootstrap, with_interval
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+METRICS = ("auroc", "aupr")
+Bools = NDArray[np.bool_]
+
+
+def parse_drops(texts: Sequence[str]) -> list[Drop]:
+    """Read `cxr=0.5`, or `cxr` for a quarter, a half, three quarters and all.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    drops = []
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if not equals:
+            drops += [Drop(name, share, "random") for share in SHARES]
+            continue
+        try:
+            drop = Drop.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"--drop: {error}") from None
+        if drop.by == "severity":
+            raise ConfigError("--drop withholds at random; by severity it is an option of training")
+        drops.append(drop)
+    return drops
+
+
+def missingness(
+    loaded: Prepared, drops: Sequence[Drop], *, replicates: int, unit: str
+) -> list[dict[str, Any]]:
+    """Withhold a modality from a share of the stays that have it and another one.
+
+    The stays that lose it at a small share lose it at a larger one too.
+
+    Args:
+        loaded: Model and stays.
+        drops: What is withheld.
+        replicates: Bootstrap resamples.
+        unit: What is resampled, "patient" or "stay".
+
+    Returns:
+        For each: modality, share, withheld (stays), and by metric value, low, high, and
+        difference, difference_low, difference_high, p against nothing withheld on the same stays.
+
+    Raises:
+        ConfigError: A modality that the model does not read.
+    """
+    names = [spec.name for spec in loaded.model.specs]
+    rows, y, subjects = _known(loaded, loaded.rows, unit)
+    whole = judged(y, [_predict(loaded, loaded.data, rows)], subjects, replicates=replicates)
+    result = []
+    for drop in drops:
+        if drop.name not in names:
+            raise ConfigError(unknown("modality", drop.name, tuple(names)))
+        m = names.index(drop.name)
+        able = np.intersect1d(rows, _able(loaded.data, m))
+        lost = able[drop.chosen(loaded.data.keys[able])]
+        less = _predict(loaded, without(loaded.data, m, lost), rows)
+        found = judged(y, [less], subjects, replicates=replicates)
+        entry: dict[str, Any] = {
+            "modality": drop.name,
+            "share": drop.share,
+            "withheld": len(lost),
+            "n": len(rows),
+        }
+        entry |= {name: _against(found[name], whole[name]) for name in METRICS}
+        result.append(entry)
+    return result
+
+
+def contributions(loaded: Prepared, *, replicates: int, unit: str) -> list[dict[str, Any]]:
+    """Withhold each modality from all stays that have it and another one.
+
+    Args:
+        loaded: Model and stays.
+        replicates: Bootstrap resamples.
+        unit: What is resampled, "patient" or "stay".
+
+    Returns:
+        For each modality: n and positives of those stays, mean_change of p (without minus with),
+        mean_absolute_change, and by metric the value without it with its difference from that
+        with it on the same stays.
+    """
+    result = []
+    for m, spec in enumerate(loaded.model.specs):
+        rows, y, subjects = _known(loaded, np.intersect1d(loaded.rows, _able(loaded.data, m)), unit)
+        entry: dict[str, Any] = {"modality": spec.name, "n": len(rows)}
+        result.append(entry)
+        if not len(rows):
+            continue
+        entry["positives"] = int((y == 1).any(1).sum())
+        full = _predict(loaded, loaded.data, rows)
+        less = _predict(loaded, without(loaded.data, m, rows), rows)
+        entry["mean_change"] = float((less - full).mean())
+        entry["mean_absolute_change"] = float(np.abs(less - full).mean())
+        before = judged(y, [full], subjects, replicates=replicates)
+        after = judged(y, [less], subjects, replicates=replicates)
+        entry |= {name: _against(after[name], before[name]) for name in METRICS}
+    return result
+
+
+def without(data: FusionData, m: int, rows: Rows) -> FusionData:
+    """The same rows with one modality taken from some of them.
+
+    Args:
+        data: All rows.
+        m: Position of the modality.
+        rows: Rows that lose it.
+    """
+    available = data.whole.available.clone()
+    available[torch.from_numpy(rows), m] = False
+    bits = 1 << torch.arange(available.shape[1], device=available.device)
+    pattern = (available * bits).sum(1)
+    return replace(data, whole=replace(data.whole, available=available, pattern_id=pattern))
+
+
+def _able(data: FusionData, m: int) -> Rows:
+    """Rows that have a modality and another one."""
+    available = data.whole.available.cpu().numpy()
+    return np.flatnonzero(available[:, m] & (available.sum(1) >= 2))
+
+
+def _known(
+    loaded: Prepared, rows: Rows, unit: str
+) -> tuple[Rows, NDArray[np.float64], NDArray[Any] | None]:
+    """Rows with a known target, their targets, and what is resampled."""
+    y = loaded.data.whole.y.cpu().numpy().astype(np.float64)[rows]
+    known = ~np.isnan(y).all(1)
+    rows, y = rows[known], y[known]
+    if unit == "stay":
+        return rows, y, None
+    return rows, y, np.array([loaded.data.columns["subject_id"][i] for i in rows])
+
+
+def _predict(loaded: Prepared, data: FusionData, rows: Rows) -> NDArray[np.float64]:
+    return probabilities(forward(loaded.model, data, rows))
+
+
+def _against(one: Any, other: Any) -> dict[str, Any]:
+    """A metric with its interval, and its paired difference from another model's."""
+    gap = None if one.value is None or other.value is None else one.value - other.value
+    found = paired_bootstrap(one.replicates, other.replicates, gap)
+    return {
+        **with_interval(one.value, one.replicates),
+        "difference": found.value,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p": found.p,
+    }
+
+
+__all__ = ["SHARES", "contributions", "missingness", "parse_drops", "without"]

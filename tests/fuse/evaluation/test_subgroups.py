@@ -1,0 +1,43 @@
+"""Subgroups by columns of the cohort."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from cm2.errors import ConfigError
+from cm2.fuse.evaluation.subgroups import Grouping, group_names
+
+STAYS = pa.table(
+    {
+        "stay_id": [1, 2, 3, 4],
+        "sex": ["F", "M", None, "F"],
+        "age": [64.9, 65.0, None, 20.0],
+        "code": [f"{i}" for i in range(4)],
+    }
+)
+
+
+def test_values_are_groups_and_null_is_its_own() -> None:
+    assert group_names(STAYS, [3, 1, 2], Grouping.parse("sex")) == ["unknown", "F", "M"]
+
+
+def test_cuts_begin_groups() -> None:
+    found = group_names(STAYS, [1, 2, 3, 4], Grouping.parse("age:40/65"))
+    assert found == ["age 40 to < 65", "age >= 65", "unknown", "age < 40"]
+
+
+@pytest.mark.parametrize("text", ["age:65/40", "age:x", ":3", "age:", "age:nan"])
+def test_cuts_must_be_rising_numbers(text: str) -> None:
+    with pytest.raises(ConfigError, match="rising numbers"):
+        Grouping.parse(text)
+
+
+def test_unknown_columns_text_with_cuts_and_too_many_groups_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'age'"):
+        group_names(STAYS, [1], Grouping.parse("ages"))
+    with pytest.raises(ConfigError, match="holds 'F'"):
+        group_names(STAYS, [1], Grouping.parse("sex:1"))
+    many = pa.table({"stay_id": list(range(30)), "age": [float(i) for i in range(30)]})
+    with pytest.raises(ConfigError, match="30 groups, more than 20"):
+        group_names(many, list(range(30)), Grouping.parse("age"))
