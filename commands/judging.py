@@ -12,33 +12,97 @@ from .shared import CacheOption, JsonOption, RunArgument, bars, print_json, sugg
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN…")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Directories of runs and groups.", metavar="RUN…")
+    ],
     cache: CacheOption = Path("cm2-cache"),
     split: Annotated[str, typer.Option(help="val, test or all.", metavar="SPLIT")] = "test",
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.", min=0)] = 1000,
     unit: Annotated[str, typer.Option(help="Resample by patient or stay.")] = "patient",
+    by: Annotated[
+        str | None,
+        typer.Option(help="Subgroups by columns of the cohort, such as sex,age:40/65."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Withhold a modality from a share of the stays: cxr=0.5, or cxr for a curve.",
+            metavar="NAME[=SHARE]",
+        ),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="Fix a threshold on validation: youden, sensitivity=0.9, p=0.2 …"),
+    ] = None,
+    recalibrate: Annotated[
+        str, typer.Option(help="Correct probabilities on validation: none, platt or isotonic.")
+    ] = "none",
     as_json: JsonOption = False,
 ) -> None:
-    """Judge finished runs; every look at the test stays is counted in run.json."""
-    from ..fuse.evaluation.evaluate import evaluate as judge
-    from ..fuse.rundir import RunDir
+    """Judge finished runs; every look at the test stays is counted in run.json.
 
+    With the cache of another hospital this is an external validation.
+    """
+    from ..fuse.evaluation.evaluate import evaluate as judge
+    from ..fuse.evaluation.evaluate import evaluate_group
+    from ..fuse.evaluation.looks import Looks
+    from ..fuse.evaluation.paired import labels
+    from ..fuse.evaluation.shown import shown
+    from ..fuse.group import RunGroup, open_runs
+
+    looks = Looks(
+        tuple(by.split(",")) if by else (), tuple(drop or ()), threshold or "", recalibrate
+    )
+    opened = open_runs(runs)
     results = []
-    for path in runs:
-        run = RunDir.open(path)
-        metrics = judge(run, cache, split, replicates=bootstrap, unit=unit, progress=bars())
-        results.append((path, run.info.get("model", path.name), metrics))
+    for one in opened:
+        metrics = (
+            evaluate_group(
+                one,
+                cache,
+                split,
+                looks=looks,
+                replicates=bootstrap,
+                unit=unit,
+                progress=bars(),
+            )
+            if isinstance(one, RunGroup)
+            else judge(
+                one,
+                cache,
+                split,
+                looks=looks,
+                replicates=bootstrap,
+                unit=unit,
+                progress=bars(),
+            )
+        )
+        results.append(metrics)
     if as_json:
-        print_json({str(path): metrics for path, _, metrics in results})
+        print_json({str(path): found for path, found in zip(runs, results, strict=True)})
     else:
-        print(metric_table([(name, split, metrics) for _, name, metrics in results]))
+        names = labels(opened)
+        print(metric_table(list(zip(names, [split] * len(names), results, strict=True))))
+        for name, found in zip(names, results, strict=True):
+            if found.get("external"):
+                print(f"\n{name}: external validation on {found['external']}")
+            for title, text in shown(found):
+                print(f"\n{name}: {title}\n{text}")
     suggest(f"cm2 report {runs[0]} --cache {cache}")
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.", metavar="RUN…")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Directories of runs and groups.", metavar="RUN…")
+    ],
     baseline: Annotated[
-        Path | None, typer.Option(help="Compare with this run; default: the last one.")
+        Path | None, typer.Option(help="Compare with this run or group; default: the last one.")
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Predictions of another program, with the columns stay_id and p.", metavar="FILE"
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     metric: Annotated[str, typer.Option(help="Metrics, comma-separated.")] = "auroc,aupr",
@@ -46,14 +110,25 @@ def compare(
     layout: Annotated[str, typer.Option("--format", help="table, csv, md or latex.")] = "table",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs on the same stays: paired bootstrap, DeLong, Holm."""
+    """Compare runs on the same stays: paired bootstrap, DeLong, Holm.
+
+    A group's metric is the mean over its seeds inside each resample of patients.
+    """
     from ..fuse.evaluation.compare import compare as paired
     from ..fuse.evaluation.layout import layout_rows
-    from ..fuse.rundir import RunDir
+    from ..fuse.evaluation.paired import Outside
+    from ..fuse.group import open_runs
 
-    others = [RunDir.open(path) for path in runs]
-    reference = others[-1] if baseline is None else RunDir.open(baseline)
-    rows = paired(others, reference, split, metrics=tuple(metric.split(",")), replicates=bootstrap)
+    others = open_runs(runs)
+    reference = others[-1] if baseline is None else open_runs([baseline])[0]
+    outside = [Outside.read(path) for path in predictions or ()]
+    rows = paired(
+        [*others, *outside],
+        reference,
+        split,
+        metrics=tuple(metric.split(",")),
+        replicates=bootstrap,
+    )
     if as_json:
         print_json(rows)
     else:
@@ -77,7 +152,10 @@ def predict(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="The run to report; others stand beside it.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="The run to report; others, or a group's seeds, stand beside it."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The page; default: report.html in the run.", metavar="FILE")
     ] = None,
@@ -85,9 +163,13 @@ def report(
 ) -> None:
     """Write one offline HTML page about a run, with others beside it."""
     from ..fuse.evaluation.report import write_report
-    from ..fuse.rundir import RunDir
+    from ..fuse.group import RunGroup, open_runs
 
-    main_run, *others = [RunDir.open(path) for path in runs]
+    main_run, *others = [
+        run
+        for one in open_runs(runs)
+        for run in (one.members if isinstance(one, RunGroup) else [one])
+    ]
     target = main_run.path / "report.html" if out is None else out
     print(write_report(main_run, target, cache=cache, others=others))
 

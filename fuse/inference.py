@@ -57,6 +57,7 @@ def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
         keys of the patients it was trained on.
 
     Raises:
+        ConfigError: The run is not finished, or another version of cm2 wrote it.
         IntegrityError: The checkpoint is not what was written.
     """
     run.require_finished()
@@ -67,6 +68,12 @@ def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
         ModalitySpec(s["name"], s["view"], s["width"], tuple(s["columns"])) for s in meta["specs"]
     )
     model = build(specs, run.config, len(meta["targets"]))
+    apart = sorted(model.state_dict().keys() ^ tensors.keys())
+    if apart:
+        raise ConfigError(
+            f"{run.path / BEST} was written by another version of cm2 "
+            f"({run.info['versions'].get('cm2')}): it differs in {', '.join(apart[:4])}. {remedy}"
+        )
     model.load_state_dict(tensors)
     return model, tuple(meta["targets"]), subjects
 

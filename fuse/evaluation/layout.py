@@ -78,13 +78,16 @@ def footnote(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def span(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+def span(
+    value: float | None, low: float | None, high: float | None, sign: str = "", digits: int = 3
+) -> str:
     """Write a value with its interval; a dash where undefined."""
     if value is None:
         return "–"
+    form = f"{sign}.{digits}f"
     if low is None or high is None:
-        return f"{value:{sign}.3f}"
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        return f"{value:{form}}"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def p_value(p: float | None) -> str:

@@ -1,0 +1,105 @@
+"""The looks of a judgement as tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cm2 import cli
+from cm2.fuse.config import FuseConfig
+from cm2.fuse.training.groups import fuse_group
+from cm2.fuse.training.trainer import fuse
+
+CacheMaker = Callable[..., Path]
+TINY = {"model": "concat", "hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1e-2}
+
+
+def main(arguments: list[str]) -> int:
+    """Call the command line and return its exit code."""
+    before, sys.argv = sys.argv, ["cm2", *arguments]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def cache(make_cache: CacheMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cache(tmp_path_factory.mktemp("shown") / "cache", labels=("aki", "mi"))
+
+
+def test_every_look_is_a_table(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fuse(FuseConfig.of({**TINY, "task": "ihm"}), cache)
+    options = ["--by", "sex,age:50", "--drop", "cxr", "--recalibrate", "platt"]
+    options += ["--threshold", "youden", "--bootstrap", "20", "--cache", str(cache)]
+    assert main(["-q", "evaluate", str(run.path), *options]) == 0
+    out = capsys.readouterr().out
+    for title in (
+        "by what is there",
+        "by sex",
+        "by age",
+        "a modality withheld from the stays",
+        "a modality withheld from a share",
+        "alarms at the threshold fixed on validation (youden)",
+        "probabilities corrected on validation",
+    ):
+        assert f"concat (ehr+cxr+report): {title}" in out
+    assert "age >= 50" in out
+    assert "* fewer than 10 events" in out
+
+
+def test_labels_and_groups_are_shown_and_compared(
+    cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    group = fuse_group(FuseConfig.of({**TINY, "task": "ph"}), cache, (0, 1))
+    single = group.members[0]
+    common = ["--bootstrap", "20"]
+    paths = [str(group.path), str(single.path)]
+    assert main(["-q", "evaluate", *paths, *common, "--cache", str(cache)]) == 0
+    out = capsys.readouterr().out
+    assert "x 2 seeds" in out
+    assert "by label" in out
+    assert "all pairs" in out
+    file = tmp_path / "p.csv"
+    assert main(["-q", "predict", paths[1], "--out", str(file), "--cache", str(cache)]) == 0
+    assert main(["-q", "compare", *paths, *common, "--predictions", str(file)]) == 0
+    rows = capsys.readouterr().out
+    # what another program says about the same stays is the same run once more
+    assert "+0.000 [+0.000, +0.000]" in rows
+
+
+def test_predictions_from_outside_are_checked(
+    cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = fuse(FuseConfig.of({**TINY, "task": "ihm"}), cache)
+    main(["-q", "evaluate", str(run.path), "--bootstrap", "20", "--cache", str(cache)])
+    file = tmp_path / "p.csv"
+    for text, words in (
+        ("stay,p\n1,0.5\n", "expected the columns stay_id and p"),
+        ("stay_id,p\n1,1.5\n", "found 1.5 in row 1"),
+        ("stay_id,p\n1,0.5\n", "share no judged test stay"),
+        ("stay_id,p\n30000007,0.5\n30000007,0.5\n", "predicts a stay twice"),
+    ):
+        file.write_text(text)
+        assert main(["-q", "compare", str(run.path), "--predictions", str(file)]) == 3
+        assert words in capsys.readouterr().err
+
+
+def test_a_seed_list_on_the_command_line_trains_a_group(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["-q", "fuse", "--cache", str(cache), "--task", "ihm", "--model", "concat"]
+    small = ["--hidden", "8", "--fusion-hidden", "8", "--epochs", "1"]
+    assert main([*command, *small, "--seeds", "0:1"]) == 0
+    out = capsys.readouterr().out
+    assert "over 2 seeds" in out
+    assert main([*command, *small, "--folds", "3"]) == 0
+    assert "Folds are pooled" in capsys.readouterr().out
+    assert main([*command, *small, "--seeds", "0:1", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count('"status": "finished"') == 2
