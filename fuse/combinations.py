@@ -20,6 +20,7 @@ def complaints(config: FuseConfig) -> Iterator[str]:
     yield from _alignment(config)
     yield from _objective(config)
     yield from _published(config)
+    yield from _fusion(config)
 
 
 def _changed(config: FuseConfig, name: str) -> bool:
@@ -59,6 +60,13 @@ def _objective(config: FuseConfig) -> Iterator[str]:
             f"objective = 'elbo' is a bound only under a density, which coupling = "
             f"{config.coupling!r} is not: use rosenblatt"
         )
+
+
+def _fusion(config: FuseConfig) -> Iterator[str]:
+    if config.model != "cm2" and config.fusion != "lstm":
+        yield f"fusion = {config.fusion!r} is a head of cm2, not of model = {config.model!r}"
+    if config.fusion == "concat" and _changed(config, "fusion_layers"):
+        yield "fusion = 'concat' is one linear map: it has no layers. Leave out fusion_layers"
 
 
 def _published(config: FuseConfig) -> Iterator[str]:

@@ -109,7 +109,14 @@ class FuseConfig(BaseModel):
         le=1024,
         description="Seeded draws whose predictions are averaged when an imputation is random.",
     )
-    fusion: Literal["lstm"] = Field("lstm", description="Head that reads the modality tokens.")
+    fusion: Literal["lstm", "concat", "transformer"] = Field(
+        "lstm",
+        description="Head that reads the modality tokens; concat is one linear map of them all.",
+    )
+    fusion_layers: int = Field(2, ge=1, le=12, description="Layers of an lstm or transformer head.")
+    series_encoder: Literal["lstm", "transformer"] = Field(
+        "lstm", description="Encoder of time series: a 2-layer LSTM, or a 2-layer Transformer."
+    )
     availability_bits: bool = Field(
         True, description="Tell the fusion which modalities were measured."
     )

@@ -22,7 +22,7 @@ from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
 from .canonical import canonical_projection
 from .encoders import Encoders
-from .heads import LSTMHead, mean_probability
+from .heads import make_head, mean_probability
 from .imputation import RANDOM, Imputation
 from .interface import (
     FusionBatch,
@@ -74,7 +74,7 @@ class CM2(FusionModel):
         super().__init__(specs, config, targets)
         M, D = len(self.specs), config.hidden
         width = config.copula_dim or D
-        self.encoders = Encoders(self.specs, D)
+        self.encoders = Encoders(self.specs, D, config.series_encoder)
         self.space = CopulaSpace(M, D, width, seed=key(config.seed, "projection") >> 1).double()
         self.joint = _joint(M, width, config).double()
         self.posterior = Posterior(M, width).double() if config.objective == "elbo" else None
@@ -82,7 +82,7 @@ class CM2(FusionModel):
             use_raw_space(self.space, D)
         self.imputation = Imputation(config.impute, M, D)
         self.dropout = Dropout()
-        self.head = LSTMHead(D, M, config.fusion_hidden, targets)
+        self.head = make_head(config, M, targets)
         self.register_buffer("started", torch.full((), float(config.published.constant_start)))
         self.register_buffer("highest", torch.zeros(2, M))
         self.monitor = Monitor(config, [spec.name for spec in self.specs])
@@ -92,7 +92,7 @@ class CM2(FusionModel):
         M, config = len(self.specs), self.config
         shapes: dict[str, tuple[int, ...]] = {}
         if training:
-            shapes = {"dropout.tokens": (M, config.hidden), "dropout.head": (config.fusion_hidden,)}
+            shapes = {"dropout.tokens": (M, config.hidden), "dropout.head": (self.head.hidden,)}
         draws = 1 if training else config.draws
         if config.impute in RANDOM:
             shapes["draw"] = (draws, M, self.joint.noise_size)

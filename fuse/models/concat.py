@@ -22,7 +22,7 @@ class Concat(FusionModel):
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
-        self.encoders = Encoders(self.specs, config.hidden)
+        self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
         width = len(self.specs) * (config.hidden + 1)
         self.layer = nn.Linear(width, config.fusion_hidden)
         self.dropout = Dropout()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .attention import Summary, positions
 from .interface import FusionBatch, ModalitySpec
 from .layers import LSTM, Normaliser, masked_mean
 
@@ -31,6 +32,33 @@ class SeriesEncoder(nn.Module):
         return last
 
 
+class SeriesTransformer(nn.Module):
+    """Two Transformer layers over the standardised series, gathered by a token of its own.
+
+    The paper's Table 10 names a Transformer and no more; this one has sines and cosines as
+    positions, up to four heads, pre-norm layers and no dropout inside.
+
+    Args:
+        width: Columns of the series.
+        size: Width D of the embedding.
+        columns: Names of the columns, if they mean something.
+    """
+
+    def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.normaliser = Normaliser(width, columns)
+        self.projection = nn.Linear(width, size)
+        self.summary = Summary(size, layers=2)
+        self.size = size
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode ``(B, L, width)`` with real steps ``(B, L)`` into ``(B, D)``."""
+        steps = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
+        values = self.projection(self.normaliser(x, mask)) + positions(steps, self.size)
+        embedding: Tensor = self.summary(values, mask)
+        return embedding
+
+
 class VectorEncoder(nn.Module):
     """Linear projection of the mean over the standardised parts.
 
@@ -51,10 +79,13 @@ class VectorEncoder(nn.Module):
         return embedding
 
 
-ENCODERS: dict[str, type[SeriesEncoder | VectorEncoder]] = {
-    "series": SeriesEncoder,
-    "vector": VectorEncoder,
+ENCODERS: dict[tuple[str, str], type[SeriesEncoder | SeriesTransformer | VectorEncoder]] = {
+    ("series", "lstm"): SeriesEncoder,
+    ("series", "transformer"): SeriesTransformer,
+    ("vector", "lstm"): VectorEncoder,
+    ("vector", "transformer"): VectorEncoder,
 }
+"""By view of the modality and encoder of series."""
 
 
 class Encoders(nn.Module):
@@ -63,21 +94,22 @@ class Encoders(nn.Module):
     Args:
         specs: The modalities.
         size: Width D of the embeddings.
+        series: Encoder of time series, `lstm` or `transformer`.
     """
 
-    def __init__(self, specs: Sequence[ModalitySpec], size: int) -> None:
+    def __init__(self, specs: Sequence[ModalitySpec], size: int, series: str = "lstm") -> None:
         super().__init__()
         self.names = tuple(spec.name for spec in specs)
         # ModuleDict refuses names with dots and those of its own methods
         self.parts = nn.ModuleList(
-            ENCODERS[spec.view](spec.width, size, spec.columns) for spec in specs
+            ENCODERS[spec.view, series](spec.width, size, spec.columns) for spec in specs
         )
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit every normaliser to the training rows that have the modality."""
         batches = list(batches)
         for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
-            assert isinstance(part, SeriesEncoder | VectorEncoder)
+            assert isinstance(part, SeriesEncoder | SeriesTransformer | VectorEncoder)
             part.normaliser.start((batch.x[name], _real(batch, name, m)) for batch in batches)
 
     def forward(self, batch: FusionBatch) -> Tensor:

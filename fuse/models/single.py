@@ -35,7 +35,7 @@ class Single(FusionModel):
                 f"The model `single` reads one modality, found {len(self.specs)}: {found}. "
                 f"Choose one, for example --modalities {self.specs[0].name}."
             )
-        self.encoders = Encoders(self.specs, config.hidden)
+        self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
         self.dropout = Dropout()
         self.linear = nn.Linear(config.hidden, targets)
 

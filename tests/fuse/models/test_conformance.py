@@ -63,6 +63,15 @@ VARIANTS = [
         id="cm2-elbo-conditional",
     ),
     pytest.param({"model": "cm2", "availability_bits": False}, id="cm2-no-bits"),
+    pytest.param({"model": "cm2", "fusion": "concat", "impute": "skip"}, id="cm2-concat-head"),
+    pytest.param({"model": "cm2", "fusion": "transformer"}, id="cm2-transformer-head"),
+    pytest.param(
+        {"model": "cm2", "fusion": "transformer", "fusion_layers": 1, "impute": "skip"},
+        id="cm2-transformer-head-skip",
+    ),
+    pytest.param({"model": "cm2", "fusion_layers": 1}, id="cm2-one-layer"),
+    pytest.param({"model": "cm2", "series_encoder": "transformer"}, id="cm2-series-transformer"),
+    pytest.param({"model": "concat", "series_encoder": "transformer"}, id="concat-transformer"),
     pytest.param(
         {
             "model": "cm2",
