@@ -84,7 +84,7 @@ def moved(model: CM2, loss: str) -> set[str]:
         ),
         ({"objective": "elbo"}, "task", {"encoders", "space", "posterior", "head"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_loss_moves_whom_it_is_said_to_move(
     options: dict[str, object], loss: str, expected: set[str]
