@@ -1,7 +1,8 @@
 """Multimodal clinical prediction with missing modalities.
 
 `cm2 extract` encodes every item once into a cache; `cm2 fuse` trains a copula-aligned model
-from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one.
+from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one,
+`load_run` makes a module of a trained run.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cache.dataset import open_cache
     from .extract.own.api import write_cache
+    from .fuse.loaded import load_run
 
 __version__ = "0.1.0"
-_HOMES = {"open_cache": "cache.dataset", "write_cache": "extract.own.api"}
+_HOMES = {
+    "load_run": "fuse.loaded",
+    "open_cache": "cache.dataset",
+    "write_cache": "extract.own.api",
+}
 
-__all__ = ["__version__", "open_cache", "write_cache"]
+__all__ = ["__version__", "load_run", "open_cache", "write_cache"]
 
 
 def __getattr__(name: str) -> object:

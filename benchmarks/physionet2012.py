@@ -116,24 +116,27 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--seeds", default="0:2")
     parser.add_argument("--views", default="series,summary")
+    parser.add_argument("--withheld", default=",".join(WITHHELD), help="conditions")
+    parser.add_argument("--methods", default=";".join(METHODS), help="separated by semicolons")
     parser.add_argument("--format", default="md")
     options = parser.parse_args()
     seeds = parse_seeds(options.seeds)
     for view in options.views.split(","):
         cache = options.cache / view
         build(options.data, cache, view)
-        for title, drop in WITHHELD.items():
-            groups: list[RunGroup] = []
-            for name, method in METHODS.items():
-                config = FuseConfig.of({**BUDGET, "drop": drop, **_fitting(method, drop)})
+        for title in options.withheld.split(","):
+            drop, groups = WITHHELD[title], list[RunGroup]()
+            names = options.methods.split(";")
+            for name in names:
+                config = FuseConfig.of({**BUDGET, **_fitting(METHODS[name], drop)})
                 group = fuse_group(config, cache, seeds)
                 evaluate_group(group, cache, "test")
                 groups.append(group)
                 epochs = [run.info["epochs"] for run in group.members]
                 print(f"{view}, {title}, {name}: epochs {epochs}", flush=True)
-            baseline = groups[list(METHODS).index("concat")]
+            baseline = groups[names.index("concat")]
             rows = compare(groups, baseline, "test", metrics=("auroc", "aupr", "brier"))
-            paths = {str(g.path): name for g, name in zip(groups, METHODS, strict=True)}
+            paths = {str(g.path): name for g, name in zip(groups, names, strict=True)}
             for row in rows:
                 row["name"] = paths[row["run"]]
                 row["baseline"] = "concat"
