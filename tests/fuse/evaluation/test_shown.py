@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +20,22 @@ TINY = {"model": "concat", "hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1
 
 
 def main(arguments: list[str]) -> int:
-    """Call the command line and return its exit code."""
+    """Call the command line and return its exit code; leave the process as it was."""
     before, sys.argv = sys.argv, ["cm2", *arguments]
+    log = logging.getLogger("cm2")
+    state = log.level, log.propagate, list(log.handlers)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         cli.main()
     except SystemExit as stop:
         return int(stop.code or 0)
     finally:
         sys.argv = before
+        log.setLevel(state[0])
+        log.propagate = state[1]
+        log.handlers[:] = state[2]
+        for number, handler in signals.items():
+            signal.signal(number, handler)
     return 0
 
 
