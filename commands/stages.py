@@ -191,7 +191,10 @@ def _show_group(group: RunGroup, as_json: bool) -> None:
             f"AUROC {together['auroc']['value']:.3f} ± {sd:.3f} over {len(together['seeds'])} seeds"
         )
     if folds:
-        print("Folds are pooled: each stay is judged once, by the model that did not see it.")
+        print(
+            "Folds are pooled. These are validation stays, which chose the epoch: `cm2 evaluate` on "
+            "the group judges each stay by a model that did not see it."
+        )
     print(f"group: {group.path}")
 
 
