@@ -192,8 +192,8 @@ def _show_group(group: RunGroup, as_json: bool) -> None:
         )
     if folds:
         print(
-            "Folds are pooled. These are validation stays, which chose the epoch: `cm2 evaluate` on "
-            "the group judges each stay by a model that did not see it."
+            "Folds are pooled. These are validation stays, which chose the epoch: `cm2 evaluate` "
+            "on the group judges each stay by a model that did not see it."
         )
     print(f"group: {group.path}")
 
