@@ -136,11 +136,12 @@ def run_cm2(root: Path) -> set[tuple[int, int, int]]:
     from cm2.extract.modalities import events
     from cm2.extract.selection import select
     from cm2.extract.sources import open_source
-    from cm2.extract.sources.catalogue import items
+    from cm2.extract.sources.catalogue import published
 
     source = open_source(root)
-    found = events.measure(source, select(source)[0], "corrected").found
-    names = {item.itemid: item.variable for item in items(["mimic3_carevue"], "corrected")}
+    catalogue = published("corrected")
+    found = events.measure(source, select(source)[0], catalogue).found
+    names = {item.itemid: item.variable for item in catalogue.items_of(["mimic3_carevue"])}
     compared = names[211]  # heart rate: a number that no rule changes
     rows = found.filter(found["variable"] == compared)
     hours = rows["hours"].floor().cast(int)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .irregular import Events, taken_apart
 from .labelled import task_columns
 from .layout import SPLITS
 from .stays import Cohort
@@ -138,6 +139,45 @@ class Cache:
             columns={part.name: part.columns for part in parts},
             stay_id=table["stay_id"].take(index).to_pylist(),
             subject_id=table["subject_id"].take(index).to_pylist(),
+        )
+
+    def events(
+        self,
+        task: str,
+        split: Literal["train", "val", "test", "all"] = "train",
+        modality: str = "ehr",
+        *,
+        labelled: bool = True,
+    ) -> Events:
+        """Load measurements at their own times, for models that want no grid.
+
+        Args:
+            task: Name of the task.
+            split: train, val, test or all.
+            modality: NAME or NAME@SPACE of a series extracted with `--step-hours 0`.
+            labelled: Leave out stays of which no label is known.
+
+        Raises:
+            ConfigError: No such task, split or modality, or the series stand on a grid.
+            DataError: The modality was not extracted.
+            IntegrityError: A file of the cache was altered.
+        """
+        found = self.dataset(task, split, [modality], labelled=labelled)
+        (name,) = found["modalities"]
+        mask = found["mask"][name]
+        times, values, measured, columns = taken_apart(
+            name, found["x"][name], mask, found["columns"][name]
+        )
+        return Events(
+            times=times,
+            values=values,
+            measured=measured,
+            mask=mask,
+            columns=columns,
+            y=found["y"],
+            labels=found["labels"],
+            stay_id=found["stay_id"],
+            subject_id=found["subject_id"],
         )
 
 

@@ -21,6 +21,9 @@ from .layout import (
     check_name,
 )
 
+HOURS = "hours"
+"""First column of a series whose steps are times of measurement; a grid has it not."""
+
 
 @dataclass(frozen=True)
 class Space:

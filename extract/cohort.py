@@ -13,6 +13,7 @@ from .config import ExtractConfig
 from .modalities import events
 from .selection import ADULT_YEARS, PUBLISHED_POSITIVES, select
 from .sources import Source
+from .sources.catalogue import published
 from .splits import assign
 
 READMISSION_DAYS = 30
@@ -58,8 +59,9 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
     """
     source.check_lengths(source.lengths, allow=config.allow_count_drift)
     kept, attrition = select(source)
-    measured = events.load(source, kept, config.cache, "corrected")
-    charted = events.lengths(source, kept, config.cache, "corrected")
+    catalogue = published("corrected")  # who is in a cohort never hangs on the user's variables
+    measured = events.load(source, kept, config.cache, catalogue)
+    charted = events.lengths(source, kept, config.cache, catalogue)
     source.check_lengths(charted, allow=config.allow_count_drift)
     with_events = measured["stay_id"].unique()
     long_enough = pl.col("los_days") * 24 >= events.PREDICTION_HOURS - _EPSILON_HOURS

@@ -33,7 +33,7 @@ def settings_of(file: Path) -> dict[str, Any]:
         content["modality"] = tuple(tables)
     elif tables is not None:
         content["modality"] = tables
-    for name in ("stays", "splits", "cache", "data"):
+    for name in ("stays", "splits", "cache", "data", "items", "variables"):
         if isinstance(content.get(name), str):
             content[name] = file.parent / content[name]
     return {name.replace("-", "_"): value for name, value in content.items()}
@@ -140,11 +140,24 @@ class ExtractConfig(BaseModel):
         description="corrected: known defects of the published pipeline mended (59 columns); "
         "reference: the published behaviour, cell by cell (76 columns).",
     )
+    items: Path | None = Field(
+        default=None,
+        description="Item ids of your own for ehr: a CSV file with the columns source, itemid, "
+        "variable, unit. A row takes the place of the built-in one for that id, or is added; with "
+        "an empty variable the item is not read.",
+    )
+    variables: Path | None = Field(
+        default=None,
+        description="Variables of your own for ehr: a CSV file with the columns variable, kind, "
+        "unit, normal, outlier_low, valid_low, valid_high, outlier_high, levels, texts. A row "
+        "takes the place of the built-in variable of that name, or is added behind the 17.",
+    )
     step_hours: float = Field(
         default=2.0,
-        gt=0,
+        ge=0,
         allow_inf_nan=False,
-        description="Width of one bin of the series, hours.",
+        description="Width of one bin of the series, hours; 0 keeps every measurement at its own "
+        "time, with the hours as a column.",
     )
     until_hours: float = Field(
         default=48.0,
@@ -353,6 +366,22 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"--until-hours {self.until_hours:g}: the tasks of this data set are predicted at "
                 f"{PREDICTION_HOURS} h, nothing later may be read"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _catalogue_fits(self) -> ExtractConfig:
+        if self.items is None and self.variables is None:
+            return self
+        if self.own_data or self.from_tree is not None or "ehr" not in self.modality:
+            raise ValueError(
+                "--items and --variables say what is read of the tables of MIMIC: they need "
+                "--modality ehr and the tables with --data"
+            )
+        if self.preset == "reference":
+            raise ValueError(
+                "--preset reference is the published list of variables; leave it out with --items "
+                "and --variables"
             )
         return self
 

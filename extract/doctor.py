@@ -17,6 +17,7 @@ from . import estimate
 from .config import ExtractConfig
 from .modalities import notes
 from .sources import Source, open_source
+from .sources.catalogue import published
 from .sources.locate import find_parts
 from .sources.mimic_cxr import find_metadata
 from .sources.releases import drift
@@ -174,7 +175,8 @@ def _lengths(source: Source) -> Check:
 
 
 def _estimates(source: Source, cache: Path) -> tuple[list[Check], int]:
-    told = estimate.ehr(source, ExtractConfig(data=source.root, cache=cache))
+    config = ExtractConfig(data=source.root, cache=cache)
+    told = estimate.ehr(source, config, published(config.preset))
     if told.missing:
         return [], 0
     detail = (

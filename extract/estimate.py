@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 from ..errors import DataError
 from .config import ExtractConfig
-from .modalities.ehr import SHARD_ITEMS
+from .modalities.ehr import OWN_TIMES_SHARD_ITEMS, SHARD_ITEMS
 from .modalities.grid import bins
 from .sources import Source
-from .sources.catalogue import columns
+from .sources.catalogue import Catalogue
 from .sources.locate import find_parts
 from .sources.tables import open_table
 
@@ -19,6 +19,7 @@ _BYTES_PER_SECOND = {"gz": 25e6, "csv": 200e6}
 _KEPT_SHARE = 0.75
 _EVENTS_PER_STAY = 400
 _EVENT_BYTES = 12.0
+_TIMES_PER_STAY = 80
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,20 @@ class Estimate:
         return asdict(self)
 
 
-def ehr(source: Source, config: ExtractConfig) -> Estimate:
+def steps(config: ExtractConfig) -> int:
+    """Steps of a series; with own times about how many."""
+    if not config.step_hours:
+        return _TIMES_PER_STAY
+    return bins(config.until_hours, config.step_hours)
+
+
+def ehr(source: Source, config: ExtractConfig, catalogue: Catalogue) -> Estimate:
     """Estimate the modality `ehr`, cohort included; opens headers, reads no table.
 
     Args:
         source: The data set; missing tables are reported, not raised.
-        config: Grid and preset.
+        config: Grid.
+        catalogue: The variables.
     """
     read, rows, seconds, stays = 0.0, 0.0, 1.0, 0.0
     missing = []
@@ -74,11 +83,11 @@ def ehr(source: Source, config: ExtractConfig) -> Estimate:
         seconds += size / _BYTES_PER_SECOND[kind]
         if need.purpose == "stays":
             stays = size / (40.0 if kind == "gz" else 130.0) * _KEPT_SHARE
-    cells = bins(config.until_hours, config.step_hours) * len(columns(config.preset))
-    if config.preset == "reference":
-        seconds *= 2  # the cohort's own measurements are read with the corrected rules
+    cells = steps(config) * len(catalogue.columns())
+    if catalogue.preset == "reference" or catalogue.own:
+        seconds *= 2  # the measurements that make the cohort are read by the published rules
     written = stays * (cells * 4 + _EVENTS_PER_STAY * _EVENT_BYTES)
-    shards = -(-int(stays) // SHARD_ITEMS)
+    shards = -(-int(stays) // (SHARD_ITEMS if config.step_hours else OWN_TIMES_SHARD_ITEMS))
     return Estimate(
         modality="ehr",
         rows=round(rows),
@@ -111,4 +120,4 @@ def wrong_headers(source: Source) -> dict[str, str]:
     return wrong
 
 
-__all__ = ["Estimate", "ehr", "wrong_headers"]
+__all__ = ["Estimate", "ehr", "steps", "wrong_headers"]

@@ -14,6 +14,7 @@ from .encoders import ENCODED, weights
 from .estimate import Estimate
 from .estimate import ehr as ehr_estimate
 from .sources import Source, open_source
+from .sources.catalogue import Catalogue, published
 from .sources.mimic_cxr import find_metadata
 from .sources.report_texts import find_texts
 from .work import Plan
@@ -30,6 +31,7 @@ class MimicRoute:
     Raises:
         ConfigError: An encoder or weights that no modality can take.
         DataError: The folder is no release, or notes are wanted and it has none.
+        SchemaError: A row of --items or --variables is not what it must be.
     """
 
     def __init__(self, config: ExtractConfig) -> None:
@@ -37,6 +39,7 @@ class MimicRoute:
         self.modalities = _wanted(self.source, config)
         self.config = config.model_copy(update={"modality": self.modalities})
         self._check_encoder()
+        self.catalogue = _catalogue(config)
         if "note" in self.modalities:
             from .modalities import notes
 
@@ -60,7 +63,7 @@ class MimicRoute:
         from .modalities import cxr, ehr, notes, reports, static
 
         if modality == "ehr":
-            return ehr.plan(self.source, cohort, self.config)
+            return ehr.plan(self.source, cohort, self.config, self.catalogue)
         if modality == "static":
             return static.plan(self.source, cohort)
         if modality == "cxr" and self.config.level == "pixels":
@@ -88,7 +91,7 @@ class MimicRoute:
         from .estimate_items import items
 
         if modality == "ehr":
-            return ehr_estimate(self.source, self.config)
+            return ehr_estimate(self.source, self.config, self.catalogue)
         return items(self.source, self.config, modality)
 
     def _check_encoder(self) -> None:
@@ -124,6 +127,15 @@ def offered(source: Source) -> tuple[str, ...]:
     if notes.is_offered(source):
         there.add("note")
     return tuple(name for name in MODALITIES if name in there)
+
+
+def _catalogue(config: ExtractConfig) -> Catalogue:
+    """The published variables, or those of the user over them."""
+    if config.items is None and config.variables is None:
+        return published(config.preset)
+    from .sources.own_catalogue import with_own
+
+    return with_own(config.items, config.variables)
 
 
 def _wanted(source: Source, config: ExtractConfig) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ def asked(config: ExtractConfig, modality: str, tables: Looks) -> str:
     """Fingerprint of everything that decides what an extraction finds, films and texts apart."""
     options = config.model_dump(mode="json")
     named = [word.rpartition("=")[2] for word in config.weights]
-    paths = [Path(word) for word in named] + ([config.splits] if config.splits else [])
+    given = (config.splits, config.items, config.variables)
+    paths = [Path(word) for word in named] + [path for path in given if path is not None]
     outside = [file for path in paths for file in _files_of(path)]
     return fingerprint(
         {

@@ -11,8 +11,9 @@ from ..cache.cohort import Cohort, write_cohort
 from ..errors import ConfigError
 from . import receipts
 from .config import MODALITIES, ExtractConfig
-from .estimate import Estimate
+from .estimate import Estimate, steps
 from .modalities import ehr
+from .sources.catalogue import published
 from .sources.tree_series import values
 from .sources.trees import open_tree
 from .tree_cohort import TreeData, build, rules
@@ -60,8 +61,10 @@ class TreeRoute:
     def plan(self, cohort: Cohort, modality: str) -> Plan:
         """Return the work: one series per stay with any measurement."""
         provenance = {"tree": rules(self.data), "series": self.data.stays.height}
-        found = values(self.data.series, self.config.preset)
-        return ehr.plan_of(found, cohort.stays["stay_id"].to_pylist(), self.config, provenance)
+        catalogue = published(self.config.preset)
+        found = values(self.data.series, catalogue)
+        stays = cohort.stays["stay_id"].to_pylist()
+        return ehr.plan_of(found, stays, self.config, catalogue, provenance)
 
     def tables(self, modality: str | None = None) -> receipts.Looks:
         """Every file of the tree."""
@@ -76,13 +79,13 @@ class TreeRoute:
         """Estimate from the number of series."""
         stays: pl.DataFrame = self.data.stays
         read = sum(Path(path).stat().st_size for path in stays["series"])
-        cells = len(ehr.space(self.config).columns) * 24 * 4
+        columns = len(published(self.config.preset).columns())
         return Estimate(
             modality=modality,
             rows=stays.height * _ROWS_PER_SERIES,
             read_bytes=read,
             items=stays.height,
-            write_bytes=stays.height * cells,
+            write_bytes=stays.height * columns * steps(self.config) * 4,
             files=2 * -(-stays.height // ehr.SHARD_ITEMS) + 10,
             minutes=round(stays.height / _SERIES_PER_SECOND / 60, 1),
             missing="",

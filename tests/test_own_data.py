@@ -62,6 +62,24 @@ def test_the_commands_of_the_page_run_as_they_stand(tmp_path: Path) -> None:
     assert set(predictions["pattern"]) == {"film+labs", "labs"}
 
 
+def test_the_variables_of_the_page_are_read_from_the_real_demo(
+    shared: Path, tmp_path: Path
+) -> None:
+    blocks = dict(re.findall(r"```csv (my_\w+\.csv)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
+    for name, text in blocks.items():
+        (tmp_path / name).write_text(text)
+    config = ExtractConfig(
+        data=shared / "data" / "mimiciii_demo",
+        cache=tmp_path / "c",
+        items=tmp_path / "my_items.csv",
+        variables=tmp_path / "my_variables.csv",
+    )
+    found = {row["variable"]: row for row in extract(config).modalities[0].plausibility}
+    assert found["Lactate"]["measurements"] > 100
+    assert found["Pupil"]["measurements"] > 100
+    assert (found["Pupil"]["p1"], found["Pupil"]["p99"]) == (0, 2)
+
+
 def half(shared: Path, folder: Path, name: str, odd: int, *, labels: bool = True) -> Path:
     """A hospital of the stays with even or odd numbers, straight from the long table."""
     source = shared / "data" / "physionet2012"

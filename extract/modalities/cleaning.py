@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from ..sources.catalogue import Preset, Variable, variables
+from ..sources.catalogue import Catalogue, Variable, published
 
 DECIMAL = r"^(\d+(\.\d*)?|\.\d+)$"
 KG_PER_LB = 0.453592
@@ -25,26 +25,26 @@ _REFERENCE_REFILL = {
 }
 
 
-def clean(rows: pl.LazyFrame, preset: Preset) -> pl.LazyFrame:
-    """Replace the charted text in `value` by a number, float64, under the rules of a preset.
+def clean(rows: pl.LazyFrame, catalogue: Catalogue) -> pl.LazyFrame:
+    """Replace the charted text in `value` by a number, float64, under the rules of its preset.
 
     Lookups are joins with small tables: polars would hold back all rows for `replace_strict`.
 
     Args:
         rows: value, valuenum, valueuom (text), variable (uint8), unit, label.
-        preset: Which rules.
+        catalogue: The variables, and which rules.
     """
     bounds = pl.LazyFrame(
-        [(i, v.low, v.valid_low, v.valid_high, v.high) for i, v in enumerate(variables())],
+        [(i, v.low, v.valid_low, v.valid_high, v.high) for i, v in enumerate(catalogue.variables)],
         schema={"variable": pl.UInt8, **dict.fromkeys(_BOUNDS, pl.Float64)},
         orient="row",
     )
     # One step per column: polars would compute a shared part anew in every branch that names it.
-    if preset == "reference":
+    if catalogue.preset == "reference":
         rows = (
             rows.with_columns(key="value", number=_finite(pl.col("value")))
-            .join(_levels(preset), on=["variable", "key"], how="left")
-            .with_columns(value=_reference())
+            .join(_levels(catalogue), on=["variable", "key"], how="left")
+            .with_columns(value=_reference(catalogue))
         )
         return rows.drop("key", "number", "level")
     inside = pl.col("value").is_between(pl.col("low"), pl.col("high"))
@@ -52,19 +52,19 @@ def clean(rows: pl.LazyFrame, preset: Preset) -> pl.LazyFrame:
     return (
         rows.with_columns(text=_masked())
         .with_columns(key=pl.col("text").str.to_lowercase(), number=_number(pl.col("text")))
-        .join(_levels(preset), on=["variable", "key"], how="left")
+        .join(_levels(catalogue), on=["variable", "key"], how="left")
         .join(bounds, on="variable", how="left")
-        .with_columns(value=_corrected())
+        .with_columns(value=_corrected(catalogue))
         .with_columns(value=pl.when(inside).then(moved))
         .drop("text", "key", "number", "level", *_BOUNDS)
     )
 
 
-def _levels(preset: Preset) -> pl.LazyFrame:
+def _levels(catalogue: Catalogue) -> pl.LazyFrame:
     """Return the level that a text means, by variable; for the reference its rank as text."""
     table: list[tuple[int, str, float]] = []
-    for i, variable in enumerate(variables()):
-        if preset == "corrected":
+    for i, variable in enumerate(catalogue.variables):
+        if catalogue.preset == "corrected":
             table += [(i, text, level) for text, level in variable.texts.items()]
         elif variable.name.startswith("Glasgow"):
             ranked = sorted(variable.reference_levels)
@@ -83,12 +83,13 @@ def _masked() -> pl.Expr:
 
 
 def _is(name: str) -> pl.Expr:
-    position = next(i for i, variable in enumerate(variables()) if variable.name == name)
-    return pl.col("variable") == position
+    return pl.col("variable") == published("corrected").place(name)  # these places are fixed
 
 
-def _categorical() -> pl.Expr:
-    return pl.any_horizontal([_is(v.name) for v in variables() if v.categorical])
+def _categorical(catalogue: Catalogue) -> pl.Expr:
+    return pl.col("variable").is_in(
+        [i for i, variable in enumerate(catalogue.variables) if variable.categorical]
+    )
 
 
 def _any(*names: str) -> pl.Expr:
@@ -110,7 +111,7 @@ def _celsius(fahrenheit: pl.Expr) -> pl.Expr:
     return (fahrenheit - 32) * 5 / 9
 
 
-def _corrected() -> pl.Expr:
+def _corrected(catalogue: Catalogue) -> pl.Expr:
     """Return the rules that mend the published ones.
 
     * Units come from the item, never from the unit text or the label.
@@ -148,13 +149,13 @@ def _corrected() -> pl.Expr:
     return (
         pl.when(_is("Glasgow coma scale total"))
         .then(pl.col("level").fill_null(whole))
-        .when(_categorical())
+        .when(_categorical(catalogue))
         .then("level")
         .otherwise(value)
     )
 
 
-def _reference() -> pl.Expr:
+def _reference(catalogue: Catalogue) -> pl.Expr:
     """Return the published rules with their quirks (mimic3-benchmarks).
 
     * Every inspired oxygen whose unit text lacks `torr` is divided by 100, fractions too.
@@ -190,7 +191,7 @@ def _reference() -> pl.Expr:
         .then((number * CM_PER_INCH).round(0))
         .otherwise(number)
     )
-    return pl.when(_categorical()).then("level").otherwise(value)
+    return pl.when(_categorical(catalogue)).then("level").otherwise(value)
 
 
 def reference_rank(variable: Variable) -> list[float]:

@@ -1,4 +1,4 @@
-"""The series of a stay: cleaned measurements of 17 variables on a regular grid, not normalised."""
+"""The series of a stay: cleaned measurements on a grid or at their own times, not normalised."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from ...cache.cohort import Cohort
 from ...cache.store import EncodedShard, Space
 from ..config import ExtractConfig
 from ..sources import Source
-from ..sources.catalogue import Preset, columns, variables
+from ..sources.catalogue import Catalogue
 from ..work import Plan, Work
 from . import events
-from .grid import columns_of, last_in_bin
+from .grid import columns_of, names, place
 from .plausibility import plausibility
 
 SHARD_ITEMS = 2048
+OWN_TIMES_SHARD_ITEMS = 256
+PLAUSIBLE_STEP_HOURS = 2.0
 NO_MEASUREMENT = "no_measurement"
 """Reason code: none of the variables was measured before the end of the series."""
 
 
-def space(config: ExtractConfig) -> Space:
+def space(config: ExtractConfig, catalogue: Catalogue) -> Space:
     """Return what makes two series comparable: preset, step and end of the grid, the variables."""
     return Space(
         modality="ehr",
         view="series",
         parts={
-            "preset": config.preset,
+            "preset": catalogue.preset,
             "step_hours": float(config.step_hours),
             "until_hours": float(config.until_hours),
             "rules": events.RULES_VERSION,
-            "normal": {variable.name: variable.normal for variable in variables()},
+            "normal": {variable.name: variable.normal for variable in catalogue.variables},
+            **({"variables": catalogue.own} if catalogue.own else {}),
         },
-        columns=columns(config.preset),
+        columns=names(catalogue.columns(), config.step_hours),
     )
 
 
-def plan(source: Source, cohort: Cohort, config: ExtractConfig) -> Plan:
+def plan(source: Source, cohort: Cohort, config: ExtractConfig, catalogue: Catalogue) -> Plan:
     """Return the work of the modality `ehr`: one series per stay with any measurement.
 
     Args:
         source: The data set; its chart tables are read unless the cache holds their measurements.
         cohort: Stays, one series each.
-        config: Preset and grid.
+        config: Grid.
+        catalogue: Item map and variables.
 
     Raises:
         DataError: A table is missing or damaged.
@@ -58,58 +62,77 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig) -> Plan:
             cohort.stays.select(["stay_id", "subject_id", "hadm_id", "intime", "outtime"])
         )
     )
-    found = events.load(source, stays, config.cache, config.preset)
+    found = events.load(source, stays, config.cache, catalogue)
     provenance = {"dataset": source.dataset, "tables": events.provenance(source)}
-    return plan_of(found, stays["stay_id"].to_list(), config, provenance)
+    return plan_of(found, stays["stay_id"].to_list(), config, catalogue, provenance)
 
 
 def plan_of(
-    found: pl.DataFrame, stays: list[int], config: ExtractConfig, provenance: Mapping[str, object]
+    found: pl.DataFrame,
+    stays: list[int],
+    config: ExtractConfig,
+    catalogue: Catalogue,
+    provenance: Mapping[str, object],
 ) -> Plan:
     """Return the work of series whose measurements are at hand.
 
     Args:
         found: stay_id, hours, variable, value; one row per stay, time and variable, sorted.
         stays: Every stay of the cohort.
-        config: Preset and grid.
+        config: Grid.
+        catalogue: The variables.
         provenance: Where the measurements come from, for the record.
     """
     found = found.filter(pl.col("hours") <= config.until_hours)
     stay_ids = np.sort(np.asarray(stays, dtype=np.int64))
-    cells = last_in_bin(found, stay_ids, config.step_hours, config.until_hours)
     stamps = _stamps(found)
     counts = dict(found.group_by("stay_id").len().iter_rows())
     work = [
-        Work(str(stay), stamps[stay], row, {"measurements": counts[stay]})
-        for row, stay in enumerate(stay_ids.tolist())
+        Work(str(stay), stamps[stay], stay, {"measurements": counts[stay]})
+        for stay in stay_ids.tolist()
         if stay in stamps
     ]
-    seen = plausibility(found, cells, config.preset)
+    step, until, width = config.step_hours, config.until_hours, len(catalogue.variables)
+    grid = place(found, stay_ids, step or PLAUSIBLE_STEP_HOURS, until, width)
+    seen = plausibility(found, grid.cells, catalogue)
     return Plan(
-        space=space(config),
+        space=space(config, catalogue),
         work=work,
         links=_links(stays, set(stamps)),
         rules={"one_series_per_stay": True, "until_hours": float(config.until_hours)},
         provenance={**provenance, "plausibility": seen},
-        encode=_Encoder(cells, config.preset),
-        shard_items=SHARD_ITEMS,
+        encode=_Encoder(found, catalogue, step, until),
+        shard_items=SHARD_ITEMS if step else OWN_TIMES_SHARD_ITEMS,
         plausibility=seen,
     )
 
 
 class _Encoder:
-    """Turns rows of the grid into a shard; holds the cells of all stays, ``[N, T, 17]``."""
+    """Turns measurements of some stays into a shard; holds those of all stays."""
 
-    def __init__(self, cells: npt.NDArray[np.float32], preset: Preset) -> None:
-        self._cells = cells
-        self._preset = preset
+    def __init__(
+        self, found: pl.DataFrame, catalogue: Catalogue, step_hours: float, until_hours: float
+    ) -> None:
+        self._found = found
+        self._catalogue = catalogue
+        self._step_hours, self._until_hours = step_hours, until_hours
 
     def __call__(self, work: Sequence[Work]) -> EncodedShard:
-        rows = np.array([item.payload for item in work], dtype=np.int64)
+        stays = np.array([item.payload for item in work], dtype=np.int64)
+        order = np.argsort(stays)
+        mine = self._found.filter(pl.col("stay_id").is_in(stays))
+        width = len(self._catalogue.variables)
+        placed = place(mine, stays[order], self._step_hours, self._until_hours, width)
+        back = np.argsort(order)
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "values": columns_of(placed, self._catalogue)[back]
+        }
+        if not self._step_hours:
+            arrays["mask"] = placed.mask[back]
         return EncodedShard(
             item_ids=[item.item_id for item in work],
             source_hashes=[item.stamp for item in work],
-            arrays={"values": columns_of(self._cells[rows], self._preset)},
+            arrays=arrays,
             facts={"measurements": [item.facts["measurements"] for item in work]},
             rejects=[],
         )

@@ -16,7 +16,7 @@ from ...cache import atomic, layout
 from ...cache.fingerprint import fingerprint
 from ...errors import DataError, IntegrityError
 from ..sources import Source
-from ..sources.catalogue import Preset, items, variables
+from ..sources.catalogue import Catalogue
 from ..sources.source import EventTable
 from ..sources.tables import PART_ROWS, Kind, collect, parsed, unreadable
 from .cleaning import clean, reference_rank
@@ -31,14 +31,14 @@ _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
 
-def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.DataFrame:
+def load(source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue) -> pl.DataFrame:
     """Return the measurements of the first 48 h, from the cache when they are there.
 
     Args:
         source: Where the tables are.
         kept: Stays that survived selection: stay_id, subject_id, hadm_id, intime, outtime.
         cache: Cache folder.
-        preset: Which item map and cleaning rules.
+        catalogue: Item map, variables and cleaning rules.
 
     Returns:
         stay_id, hours (0 to 48, from ICU entry), variable (position in the catalogue, uint8),
@@ -50,21 +50,21 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
         SchemaError: A column is missing or an id or time cannot be read.
     """
     kept = _columns(kept)
-    path = _place(source, kept, cache, preset)
+    path = _place(source, kept, cache, catalogue)
     record = path.with_suffix(".json")
-    found = _read(path, record)
+    found = _read(path, record, catalogue)
     if found is None:
-        found, counts, rows = measure(source, kept, preset)
+        found, counts, rows = measure(source, kept, catalogue)
         named = found.with_columns(
             pl.col("variable").replace_strict(
-                list(range(len(variables()))),
-                [v.name for v in variables()],
-                return_dtype=pl.Enum([v.name for v in variables()]),
+                list(range(len(catalogue.names))),
+                catalogue.names,
+                return_dtype=pl.Enum(catalogue.names),
             )
         )
         digest = atomic.write_parquet(path, named.to_arrow())
         content = {
-            "preset": preset,
+            "preset": catalogue.preset,
             "rows": found.height,
             "counts": counts,
             "tables": rows,
@@ -74,9 +74,11 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> pl.
     return found
 
 
-def lengths(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> dict[str, int]:
+def lengths(
+    source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue
+) -> dict[str, int]:
     """Return the rows of each table that `load` read; empty when its record is not there."""
-    record = _place(source, _columns(kept), cache, preset).with_suffix(".json")
+    record = _place(source, _columns(kept), cache, catalogue).with_suffix(".json")
     return dict(atomic.read_json(record, _REMEDY)["tables"]) if record.is_file() else {}
 
 
@@ -89,32 +91,32 @@ def _columns(kept: pl.DataFrame) -> pl.DataFrame:
     return kept.select("stay_id", "subject_id", "hadm_id", "intime", "outtime").sort("stay_id")
 
 
-def _place(source: Source, kept: pl.DataFrame, cache: Path, preset: Preset) -> Path:
-    name = fingerprint(_identity(source, kept, preset))
+def _place(source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue) -> Path:
+    name = fingerprint(_identity(source, kept, catalogue))
     return cache / layout.EVENTS / f"{name[:12]}.parquet"
 
 
-def _identity(source: Source, kept: pl.DataFrame, preset: Preset) -> dict[str, object]:
+def _identity(source: Source, kept: pl.DataFrame, catalogue: Catalogue) -> dict[str, object]:
     systems = [system for event in source.events for system in event.systems]
     return {
         "schema": layout.SCHEMA_VERSION,
         "rules": RULES_VERSION,
-        "preset": preset,
+        "preset": catalogue.preset,
         "dataset": source.dataset,
         "tables": provenance(source),
         "items": [
             [item.source, item.itemid, item.variable, item.unit, item.label]
-            for item in items(systems, preset)
+            for item in catalogue.items_of(systems)
         ],
         "variables": [
             [v.name, v.normal, v.low, v.valid_low, v.valid_high, v.high, sorted(v.texts.items())]
-            for v in variables()
+            for v in catalogue.variables
         ],
         "stays": [[*row[:3], *map(str, row[3:])] for row in kept.iter_rows()],
     }
 
 
-def _read(path: Path, record: Path) -> pl.DataFrame | None:
+def _read(path: Path, record: Path, catalogue: Catalogue) -> pl.DataFrame | None:
     """Read committed measurements; None when there are none or they are damaged."""
     if not record.is_file() or not path.is_file():
         return None
@@ -124,7 +126,7 @@ def _read(path: Path, record: Path) -> pl.DataFrame | None:
     except IntegrityError as error:
         logger.warning("%s Reading the source tables anew.", error)
         return None
-    position = {v.name: i for i, v in enumerate(variables())}
+    position = {name: i for i, name in enumerate(catalogue.names)}
     frame = pl.DataFrame(pl.from_arrow(table))
     return frame.with_columns(
         pl.col("variable")
@@ -147,15 +149,15 @@ class Measured(NamedTuple):
     rows: dict[str, int]
 
 
-def measure(source: Source, kept: pl.DataFrame, preset: Preset) -> Measured:
+def measure(source: Source, kept: pl.DataFrame, catalogue: Catalogue) -> Measured:
     """Read, assign, clean and deduplicate measurements; see `load` for the columns.
 
     Args:
         source: Where the tables are.
         kept: stay_id, subject_id, hadm_id, intime, outtime.
-        preset: Which item map and cleaning rules.
+        catalogue: Item map, variables and cleaning rules.
     """
-    scanned = [_scan(source, event, kept, preset) for event in source.events]
+    scanned = [_scan(source, event, kept, catalogue) for event in source.events]
     parts = [part for part, _ in scanned]
     for event, part in zip(source.events, parts, strict=True):
         if part.is_empty() and event.stay is not None:  # a bedside table; blood may go untested
@@ -171,18 +173,18 @@ def measure(source: Source, kept: pl.DataFrame, preset: Preset) -> Measured:
     blocks = 1 + found.height // BLOCK_ROWS  # of stays: grouping everything at once costs memory
     found = pl.concat(
         [
-            _deduplicated(found.filter(pl.col("stay_id") % blocks == block), preset)
+            _deduplicated(found.filter(pl.col("stay_id") % blocks == block), catalogue)
             for block in range(blocks)
         ]
     )
     counts = {
-        variable.name: {
+        name: {
             "charted": charted.get(i, 0),
             "readable": readable.get(i, 0),
             "kept": kept_rows.get(i, 0),
         }
         for kept_rows in [_count(found)]
-        for i, variable in enumerate(variables())
+        for i, name in enumerate(catalogue.names)
     }
     found = found.with_columns(hours=pl.col("seconds") / 3600)
     rows = {event.table.name: seen for event, (_, seen) in zip(source.events, scanned, strict=True)}
@@ -195,7 +197,7 @@ def _count(found: pl.DataFrame) -> dict[int, int]:
 
 
 def _scan(
-    source: Source, event: EventTable, kept: pl.DataFrame, preset: Preset
+    source: Source, event: EventTable, kept: pl.DataFrame, catalogue: Catalogue
 ) -> tuple[pl.DataFrame, int]:
     """Stream one table: stay_id, seconds, variable, value (null where not readable); its length.
 
@@ -208,16 +210,16 @@ def _scan(
     if event.stay is not None:
         kinds[event.stay] = "id"
     texts = ["value", "valuenum", "valueuom"]
-    drop_errors = event.error is not None and preset == "corrected"
+    drop_errors = event.error is not None and catalogue.preset == "corrected"
     if drop_errors and event.error is not None:
         texts.append(event.error)
-    catalogue = items(event.systems, preset)
+    wanted_items = catalogue.items_of(event.systems)
     item_map = pl.LazyFrame(
         {
-            "itemid": [item.itemid for item in catalogue],
-            "variable": [item.variable for item in catalogue],
-            "unit": [item.unit for item in catalogue],
-            "label": [item.label for item in catalogue],
+            "itemid": [item.itemid for item in wanted_items],
+            "variable": [item.variable for item in wanted_items],
+            "unit": [item.unit for item in wanted_items],
+            "label": [item.label for item in wanted_items],
         },
         schema={
             "itemid": pl.Int64,
@@ -226,7 +228,7 @@ def _scan(
             "label": pl.String,
         },
     )
-    wanted = parsed("itemid", "id").is_in([item.itemid for item in catalogue])
+    wanted = parsed("itemid", "id").is_in([item.itemid for item in wanted_items])
     bad = pl.any_horizontal(
         [
             pl.when(wanted | (column == "itemid")).then(unreadable(column, kind))
@@ -247,15 +249,15 @@ def _scan(
         rows = rows.with_columns(charted_stay=pl.lit(None, dtype=pl.Int64))
     if drop_errors and event.error is not None:
         rows = _only(rows, pl.col(event.error).fill_null("0") != "1")
-    if source.dataset == "mimic4" and preset == "reference":
+    if source.dataset == "mimic4" and catalogue.preset == "reference":
         rows = rows.with_columns(valueuom=pl.lit(None, dtype=pl.String))
-    rows = _assign(rows, kept, preset)
+    rows = _assign(rows, kept, catalogue)
     seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
     rows = _only(
         rows.with_columns(seconds=seconds),
         pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) & pl.col("value").is_not_null(),
     ).join(item_map, on="itemid", how="left")
-    cleaned = clean(rows, preset).select(
+    cleaned = clean(rows, catalogue).select(
         "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value", "bad", "ours", "row"
     )
     found = collect(cleaned, event.table)
@@ -272,7 +274,7 @@ def _only(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
     return rows.with_columns(ours=ours).filter(pl.col("ours") | pl.col("told"))
 
 
-def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, preset: Preset) -> pl.LazyFrame:
+def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, catalogue: Catalogue) -> pl.LazyFrame:
     """Give each row its stay: adds stay_id and intime; rows of no stay go."""
     owners = kept.lazy().select("hadm_id", "stay_id", "intime")
     owned = _only(
@@ -280,7 +282,7 @@ def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, preset: Preset) -> pl.LazyFr
         pl.col("stay_id").is_not_null()
         & (pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id"))),
     )
-    if preset == "corrected":
+    if catalogue.preset == "corrected":
         return owned
     stays = kept.lazy().rename({"stay_id": "other_stay", "intime": "other_intime"}).drop("hadm_id")
     lent = pl.col("charttime").is_between(pl.col("other_intime"), pl.col("outtime"))
@@ -298,17 +300,17 @@ def _first_bad(event: EventTable, kinds: dict[str, Kind]) -> Exception:
     return DataError(f"{event.table.path}: a row cannot be read.")
 
 
-def _deduplicated(found: pl.DataFrame, preset: Preset) -> pl.DataFrame:
+def _deduplicated(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """Keep the largest value of each stay, time and variable."""
     found = found.group_by("stay_id", "seconds", "variable").agg(pl.col("value").max())
-    return _coma_total(found) if preset == "corrected" else _reference_places(found)
+    if catalogue.preset == "corrected":
+        return _coma_total(found, catalogue)
+    return _reference_places(found, catalogue)
 
 
-def _coma_total(found: pl.DataFrame) -> pl.DataFrame:
+def _coma_total(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """Add the coma-scale total where its three parts are charted at one time and it is not."""
-    eye, motor, verbal, total = (
-        next(i for i, v in enumerate(variables()) if v.name.endswith(part)) for part in _COMA
-    )
+    eye, motor, verbal, total = (catalogue.place(f"Glasgow coma scale {part}") for part in _COMA)
     parts = found.filter(pl.col("variable").is_in([eye, motor, verbal]))
     sums = (
         parts.group_by("stay_id", "seconds")
@@ -320,10 +322,10 @@ def _coma_total(found: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([found, sums])
 
 
-def _reference_places(found: pl.DataFrame) -> pl.DataFrame:
+def _reference_places(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """Replace the rank of a coma-scale text by its place among the reference's columns."""
     value: Any = pl.col("value")
-    for i, variable in enumerate(variables()):
+    for i, variable in enumerate(catalogue.variables):
         if variable.name.startswith("Glasgow"):
             places = reference_rank(variable)
             ranks = [float(rank) for rank in range(len(places))]

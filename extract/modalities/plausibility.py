@@ -6,20 +6,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ..sources.catalogue import Preset, variables
+from ..sources.catalogue import Catalogue
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 def plausibility(
-    found: pl.DataFrame, cells: npt.NDArray[np.float32], preset: Preset
+    found: pl.DataFrame, cells: npt.NDArray[np.float32], catalogue: Catalogue
 ) -> list[dict[str, object]]:
     """Return one row per variable.
 
     Args:
         found: stay_id, hours, variable, value: the measurements of the stays.
-        cells: ``[N, T, 17]``, NaN where a bin has no measurement.
-        preset: Under `reference` the places of coma-scale texts have no quantiles.
+        cells: ``[N, T, V]``, NaN where a bin has no measurement.
+        catalogue: The variables; under `reference` places of coma-scale texts have no quantiles.
 
     Returns:
         variable, unit, measurements, stays (share with any), observed (share of bins with one, over
@@ -28,9 +28,9 @@ def plausibility(
     observed = ~np.isnan(cells)
     measured = observed.any(axis=(1, 2))
     rows: list[dict[str, object]] = []
-    for i, variable in enumerate(variables()):
+    for i, variable in enumerate(catalogue.variables):
         values = found.filter(pl.col("variable") == i)["value"]
-        places = preset == "reference" and variable.name.startswith("Glasgow")
+        places = catalogue.preset == "reference" and variable.name.startswith("Glasgow")
         quantiles = {
             f"p{level * 100:.0f}": None
             if places or values.is_empty()

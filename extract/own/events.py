@@ -1,4 +1,4 @@
-"""Long event tables of the user: stay, time, variable, value; brought to a regular grid."""
+"""Long event tables of the user: stay, time, variable, value; on a grid or at their own times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 from ...cache.cohort import Cohort
 from ...cache.store import Space
 from ...errors import SchemaError
-from ..modalities.grid import last_in_bin
+from ..modalities.grid import Placed, forward, names, place
 from ..work import Plan
 from . import rows
 from .spec import KNOWN, MEASURED, OwnFile
@@ -33,16 +33,16 @@ def plan(
 ) -> Plan:
     """Return the work of a long table: one series per stay with any measurement.
 
-    Every variable becomes three columns: its value, carried forward from the last bin that has
-    one; `known:`, 0 before its first measurement; and `measured:`, 1 in bins of its own. Of several
-    values at one time the largest counts.
+    Every variable becomes three columns: its value, carried forward from the last step that has
+    one; `known:`, 0 before its first measurement; and `measured:`, 1 in steps of its own. Of
+    several values at one time the largest counts.
 
     Args:
         spec: The file.
         cohort: The stays.
         stays: `_id`, `_row` and perhaps `_intime` of the stays.
-        step_hours: Width of a bin.
-        until_hours: End of the grid; nothing later is used.
+        step_hours: Width of a bin; 0 for one step per time of measurement.
+        until_hours: End of the series; nothing later is used.
 
     Raises:
         DataError: The file is unreadable, or none of its rows belongs to the cohort.
@@ -77,13 +77,13 @@ def plan(
     words = set(inside.filter("_text")["_row"])
     held = inside.drop_nulls("_value")
     infinite = set(held.filter(pl.col("_value").is_infinite())["_row"])
-    place = {name: i for i, name in enumerate(variables)}
+    position = {name: i for i, name in enumerate(variables)}
     found = (
         held.filter(pl.col("_value").is_finite())
         .select(
             stay_id=pl.col("_row").cast(pl.Int64),
             hours="_hours",
-            variable=pl.col("_variable").replace_strict(place, return_dtype=pl.Int64),
+            variable=pl.col("_variable").replace_strict(position, return_dtype=pl.Int64),
             value="_value",
         )
         .group_by("stay_id", "hours", "variable")
@@ -91,14 +91,15 @@ def plan(
         .sort("stay_id", "hours", "variable")
     )
     order = np.array(sorted({*found["stay_id"], *words, *infinite}), dtype=np.int64)
-    cells = last_in_bin(found, order, step_hours, until_hours, len(variables))
+    placed = place(found, order, step_hours, until_hours, len(variables))
+    cells = placed.cells
     texts = dict(stays.select("_row", "_id").iter_rows())
     ids = [texts[row] for row in order.tolist()]
     empty = set(inside["_id"]) - set(ids)
     result = rows.Rows(
         stays=ids,
-        values=_expand(cells),
-        mask=np.ones(cells.shape[:2], dtype=bool),
+        values=_expand(placed),
+        mask=placed.mask,
         rejects={
             **{
                 int(i): ("NotANumber", "a value is no number; list what means unknown in missing")
@@ -122,9 +123,13 @@ def plan(
         spec.name,
         "series",
         {"own": "events", "step_hours": float(step_hours), "until_hours": float(until_hours)},
-        columns,
+        names(columns, step_hours),
     )
-    rules = {"rows": "last of a bin", "rows_before_entry": early, "variables": variables}
+    rules = {
+        "rows": "last of a bin" if step_hours else "own times",
+        "rows_before_entry": early,
+        "variables": variables,
+    }
     return rows.plan(spec, cohort, space, result, rules, timing)
 
 
@@ -147,15 +152,13 @@ def _variables(spec: OwnFile, table: pl.LazyFrame) -> list[str]:
     return chosen
 
 
-def _expand(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Carry cells [N, T, V] (NaN where empty) forward; values, known, measured: [N, T, 3 V]."""
-    measured = ~np.isnan(cells)
-    steps = np.arange(cells.shape[1])[None, :, None]
-    latest = np.maximum.accumulate(np.where(measured, steps, -1), axis=1)
-    carried = np.take_along_axis(cells, latest.clip(0), axis=1)
-    known = latest >= 0
+def _expand(placed: Placed) -> npt.NDArray[np.float32]:
+    """Own times where there are some, then values, known, measured: ``[N, T, 3 V (+ 1)]``."""
+    carried, known = forward(placed.cells)
     values = np.where(known, carried, np.float32(0))
-    return np.concatenate([values, known.astype(np.float32), measured.astype(np.float32)], axis=-1)
+    parts = [values, known.astype(np.float32), (~np.isnan(placed.cells)).astype(np.float32)]
+    times = [] if placed.hours is None else [placed.hours[..., None]]
+    return np.concatenate([*times, *parts], axis=-1)
 
 
 __all__ = ["MOST_VARIABLES", "plan"]

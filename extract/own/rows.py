@@ -43,6 +43,12 @@ class Rows:
     absent: Mapping[str, str]
     ignored: int
 
+    def steps(self, row: int) -> int | None:
+        """Steps of a row up to the last real one; None of vectors. Padding is no content."""
+        if self.mask is None:
+            return None
+        return int(np.flatnonzero(self.mask[row]).max(initial=-1)) + 1
+
 
 def plan(
     spec: OwnFile,
@@ -65,9 +71,11 @@ def plan(
     work = []
     items: dict[str, list[str]] = {}
     for row, stay in enumerate(rows.stays):
-        digest = hashlib.sha256(np.ascontiguousarray(rows.values[row], dtype="<f4").tobytes())
+        steps = rows.steps(row)
+        content = np.ascontiguousarray(rows.values[row][:steps], dtype="<f4")
+        digest = hashlib.sha256(content.tobytes())
         if rows.mask is not None:
-            digest.update(rows.mask[row].tobytes())
+            digest.update(rows.mask[row][:steps].tobytes())
         if row in rows.rejects:
             digest.update(rows.rejects[row][0].encode())
         stamp = digest.hexdigest()

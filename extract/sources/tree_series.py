@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ...errors import DataError, SchemaError
-from .catalogue import Preset, Variable, variables
+from .catalogue import Catalogue, Variable, published
 from .tables import parsed
 
 HOURS = "Hours"
@@ -20,7 +20,7 @@ _PREDICTION_HOURS = 48.0
 
 def header() -> tuple[str, ...]:
     """Return the columns that a series has."""
-    return (HOURS, *(variable.reference_name for variable in variables()))
+    return (HOURS, *(variable.reference_name for variable in published("corrected").variables))
 
 
 def read_series(files: Sequence[tuple[int, Path]]) -> pl.DataFrame:
@@ -40,7 +40,7 @@ def read_series(files: Sequence[tuple[int, Path]]) -> pl.DataFrame:
     empty = pl.DataFrame(
         schema={"stay_id": pl.Int64, HOURS: pl.Float64, "name": pl.String, "text": pl.String}
     )
-    names = {variable.reference_name: i for i, variable in enumerate(variables())}
+    names = {name: i for i, name in enumerate(header()[1:])}
     return (
         pl.concat([empty, *parts])
         .with_columns(
@@ -81,14 +81,15 @@ def _read(stay: int, path: Path) -> pl.DataFrame:
     )
 
 
-def values(long: pl.DataFrame, preset: Preset) -> pl.DataFrame:
+def values(long: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """Turn the texts of series into measurements.
 
     Args:
         long: As `read_series` returns it.
-        preset: `reference` keeps the values as they stand; `corrected` merges the spellings of the
-            two bedside systems and applies the outlier bounds, as for raw tables. What the
-            published cleaning spoilt, such as fractions of oxygen divided by 100, stays lost.
+        catalogue: Under `reference` the values stay as they stand; under `corrected` spellings of
+            the two bedside systems are merged and the outlier bounds applied, as for raw tables.
+            What the published cleaning spoilt, such as fractions of oxygen divided by 100, stays
+            lost.
 
     Returns:
         stay_id, hours, variable, value; sorted, one row each.
@@ -97,8 +98,8 @@ def values(long: pl.DataFrame, preset: Preset) -> pl.DataFrame:
         SchemaError: A category is not among the known ones, or a value no number.
     """
     parts = [
-        _values(i, variable, long.filter(pl.col("variable") == i), preset)
-        for i, variable in enumerate(variables())
+        _values(i, variable, long.filter(pl.col("variable") == i), catalogue)
+        for i, variable in enumerate(catalogue.variables)
     ]
     found = pl.concat(parts).drop_nulls("value")
     # Two lines within the tolerance of one instant: the later one stays, as in the published grid.
@@ -107,11 +108,13 @@ def values(long: pl.DataFrame, preset: Preset) -> pl.DataFrame:
     )
 
 
-def _values(index: int, variable: Variable, rows: pl.DataFrame, preset: Preset) -> pl.DataFrame:
+def _values(
+    index: int, variable: Variable, rows: pl.DataFrame, catalogue: Catalogue
+) -> pl.DataFrame:
     text = pl.col("text").str.strip_chars()
     value = text.cast(pl.Float64, strict=False)
     if variable.categorical:
-        value = _level(variable, preset, text)
+        value = _level(variable, catalogue, text)
     rows = rows.with_columns(value=value)
     bad = rows.filter(~pl.col("value").is_finite().fill_null(value=False))
     if bad.height:
@@ -120,7 +123,7 @@ def _values(index: int, variable: Variable, rows: pl.DataFrame, preset: Preset) 
             f"Series of stay {bad['stay_id'][0]}, column {variable.reference_name}: expected "
             f"{kind} in each filled cell, found another text in {bad.height} (not shown)."
         )
-    if preset == "corrected":
+    if catalogue.preset == "corrected":
         number = pl.col("value")
         inside = number.is_between(variable.low, variable.high)
         moved = number.clip(variable.valid_low, variable.valid_high)
@@ -128,14 +131,14 @@ def _values(index: int, variable: Variable, rows: pl.DataFrame, preset: Preset) 
     return rows.select("stay_id", "hours", pl.lit(index, pl.UInt8).alias("variable"), "value")
 
 
-def _level(variable: Variable, preset: Preset, text: pl.Expr) -> pl.Expr:
+def _level(variable: Variable, catalogue: Catalogue, text: pl.Expr) -> pl.Expr:
     """Return the level that a text means; for the reference its place among the columns."""
-    words = variable.reference_levels
+    words, reference = variable.reference_levels, catalogue.preset == "reference"
     places = {word: float(place) for place, word in enumerate(words)}
     if all(re.fullmatch(r"[\d.]+", word) for word in words):  # 15 or 15.0, 0.0 or 0
-        meant = {float(w): places[w] if preset == "reference" else float(w) for w in words}
+        meant = {float(w): places[w] if reference else float(w) for w in words}
         return text.cast(pl.Float64, strict=False).replace_strict(meant, default=None)
-    meant_by = {w: places[w] if preset == "reference" else variable.texts[w.lower()] for w in words}
+    meant_by = {w: places[w] if reference else variable.texts[w.lower()] for w in words}
     return text.replace_strict(meant_by, default=None, return_dtype=pl.Float64)
 
 

@@ -27,7 +27,7 @@ def test_modalities_may_be_repeated_or_joined_and_all_means_all() -> None:
         {"modality": ""},
         {"max_reject": "200%"},
         {"cohort": "../up"},
-        {"step_hours": 0},
+        {"step_hours": -1},
         {"until_hours": 49},
         {"readm_rule": "any"},
         {"stepp_hours": 1},

@@ -14,6 +14,7 @@ from cm2.extract import estimate
 from cm2.extract.config import ExtractConfig
 from cm2.extract.doctor import Check, doctor
 from cm2.extract.sources import open_source
+from cm2.extract.sources.catalogue import published
 
 
 def by_name(data: Path | None, cache: Path, verify: bool = False) -> dict[str, Check]:
@@ -121,7 +122,8 @@ def test_the_examination_does_not_import_torch(tmp_path: Path) -> None:
 
 def test_the_estimate_is_near_the_truth_on_the_demo(shared: Path, tmp_path: Path) -> None:
     root = shared / "data" / "mimiciii_demo"
-    told = estimate.ehr(open_source(root), ExtractConfig(data=root, cache=tmp_path))
+    config = ExtractConfig(data=root, cache=tmp_path)
+    told = estimate.ehr(open_source(root), config, published("corrected"))
     assert told.rows == pytest.approx(758355 + 76074, rel=0.3)
     assert told.items == pytest.approx(114, rel=0.3)
     assert told.minutes < 0.2

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from cm2.extract.modalities.cleaning import clean, reference_rank
-from cm2.extract.sources.catalogue import variables
+from cm2.extract.sources.catalogue import published
 
-NAMES = [variable.name for variable in variables()]
+CATALOGUE = published("corrected")
+NAMES = CATALOGUE.names
 EYE = "Glasgow coma scale eye opening"
 VERBAL = "Glasgow coma scale verbal response"
 MOTOR = "Glasgow coma scale motor response"
@@ -44,7 +45,7 @@ def one(
             "valuenum": pl.String,
         },
     )
-    return clean(frame.lazy(), preset).collect()["value"].item()  # type: ignore[arg-type]
+    return clean(frame.lazy(), published(preset)).collect()["value"].item()  # type: ignore[arg-type]
 
 
 CORRECTED = [
@@ -163,7 +164,7 @@ def test_reference_cleaning_keeps_its_quirks(
 
 
 def test_reference_ranks_follow_the_order_of_texts() -> None:
-    for variable in variables():
+    for variable in CATALOGUE.variables:
         if not variable.name.startswith("Glasgow"):
             continue
         for text in variable.reference_levels:
@@ -187,8 +188,12 @@ def test_every_corrected_value_is_finite_and_within_its_bounds() -> None:
     ).with_columns(
         valueuom=pl.lit(None, pl.String), label=pl.lit(""), valuenum=pl.lit(None, pl.String)
     )
-    found = clean(cases.lazy(), "corrected").collect().drop_nulls("value")
+    found = clean(cases.lazy(), CATALOGUE).collect().drop_nulls("value")
     assert found.height > 200
     for position, value in found.select("variable", "value").iter_rows():
         assert math.isfinite(value)
-        assert variables()[position].valid_low <= value <= variables()[position].valid_high
+        assert (
+            CATALOGUE.variables[position].valid_low
+            <= value
+            <= CATALOGUE.variables[position].valid_high
+        )

@@ -13,6 +13,7 @@ from cm2.extract.cohort import build
 from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities import ehr, events
 from cm2.extract.sources import open_source
+from cm2.extract.sources.catalogue import published
 from cm2.extract.work import Plan
 
 Chart = Callable[..., dict[str, str]]
@@ -22,7 +23,7 @@ def planned(root: Path, cache: Path, **options: Any) -> tuple[Cohort, Plan]:
     config = ExtractConfig(data=root, cache=cache, **options)
     source = open_source(root)
     cohort = write_cohort(cache, "default", *build(source, config))
-    return cohort, ehr.plan(source, cohort, config)
+    return cohort, ehr.plan(source, cohort, config, published(config.preset))
 
 
 def test_a_stay_without_measurements_has_a_reason_and_no_item(mimic3: Any, tmp_path: Path) -> None:
@@ -70,8 +71,9 @@ def test_the_space_depends_on_the_grid_and_not_on_the_data(
     four = planned(mimic4.write(tmp_path / "b"), tmp_path / "c2")[1].space
     assert three.id == four.id
     others = [
-        ehr.space(ExtractConfig(data="x", **options))
+        ehr.space(config, published(config.preset))
         for options in ({}, {"preset": "reference"}, {"step_hours": 1}, {"until_hours": 24})
+        for config in [ExtractConfig(data="x", **options)]
     ]
     assert others[0].id == three.id
     assert len({space.id for space in others}) == 4
@@ -149,5 +151,5 @@ def test_a_second_plan_reads_no_source_table(
     cohort, first = planned(root, tmp_path)
     monkeypatch.setattr(events, "measure", lambda *_: pytest.fail("the source was read again"))
     config = ExtractConfig(data=root, cache=tmp_path, step_hours=1)
-    again = ehr.plan(open_source(root), cohort, config)
+    again = ehr.plan(open_source(root), cohort, config, published("corrected"))
     assert [item.stamp for item in again.work] == [item.stamp for item in first.work]

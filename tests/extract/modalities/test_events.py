@@ -12,9 +12,10 @@ from cm2.errors import DataError, SchemaError
 from cm2.extract.modalities import events
 from cm2.extract.selection import select
 from cm2.extract.sources import open_source
-from cm2.extract.sources.catalogue import Preset, variables
+from cm2.extract.sources.catalogue import Preset, published
 
-NAMES = [variable.name for variable in variables()]
+CORRECTED, REFERENCE = published("corrected"), published("reference")
+NAMES = CORRECTED.names
 Chart = Callable[..., dict[str, str]]
 
 
@@ -23,7 +24,7 @@ def found(
 ) -> dict[str, list[tuple[float, float]]]:
     """Measurements of one stay by variable."""
     source = open_source(tree.write(root, **how))
-    frame = events.measure(source, select(source)[0], preset).found
+    frame = events.measure(source, select(source)[0], published(preset)).found
     rows = frame.filter(pl.col("stay_id") == stay)
     by_name: dict[str, list[tuple[float, float]]] = {}
     for _, hours, variable, value in rows.iter_rows():
@@ -94,7 +95,7 @@ def test_the_reference_compares_coma_totals_as_text(
 ) -> None:
     add(mimic3, charted(198, 5, "9"), charted(198, 5, "15"))
     total = "Glasgow coma scale total"
-    places = variables()[NAMES.index(total)].reference_levels
+    places = CORRECTED.variables[NAMES.index(total)].reference_levels
     assert found(mimic3, tmp_path / "a")[total] == [(5.0, 15.0)]
     assert found(mimic3, tmp_path / "b", "reference")[total] == [(5.0, places.index("9"))]
 
@@ -191,7 +192,7 @@ def test_an_unreadable_id_or_time_is_named_and_nothing_is_written(
     source = open_source(mimic3.write(tmp_path / "root"))
     kept, _ = select(source)
     with pytest.raises(SchemaError, match=rf"column {column}, data row 5") as caught:
-        events.load(source, kept, tmp_path / "cache", "corrected")
+        events.load(source, kept, tmp_path / "cache", CORRECTED)
     assert "55512" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
@@ -214,7 +215,7 @@ def test_a_truncated_chart_table_is_refused_and_nothing_is_written(
     source = open_source(root)
     kept, _ = select(source)
     with pytest.raises(DataError, match=r"chartevents.csv.gz: truncated"):
-        events.load(source, kept, tmp_path / "cache", "corrected")
+        events.load(source, kept, tmp_path / "cache", CORRECTED)
     assert not (tmp_path / "cache").exists()
 
 
@@ -223,7 +224,7 @@ def test_tables_of_another_release_are_refused(mimic3: Any, tmp_path: Path) -> N
         row["hadm_id"] = "5"
     source = open_source(mimic3.write(tmp_path / "root"))
     with pytest.raises(DataError, match="belong to one release"):
-        events.measure(source, select(source)[0], "corrected")
+        events.measure(source, select(source)[0], CORRECTED)
 
 
 def test_measurements_are_read_once_and_then_come_from_the_cache(
@@ -231,9 +232,9 @@ def test_measurements_are_read_once_and_then_come_from_the_cache(
 ) -> None:
     source = open_source(mimic3.write(tmp_path / "root"))
     kept, _ = select(source)
-    first = events.load(source, kept, tmp_path / "cache", "corrected")
+    first = events.load(source, kept, tmp_path / "cache", CORRECTED)
     monkeypatch.setattr(events, "measure", lambda *_: pytest.fail("the source was read again"))
-    again = events.load(source, kept, tmp_path / "cache", "corrected")
+    again = events.load(source, kept, tmp_path / "cache", CORRECTED)
     assert first.equals(again)
     assert first.schema == again.schema
 
@@ -244,11 +245,11 @@ def test_another_source_another_preset_or_another_stay_is_not_served_from_the_ca
     cache = tmp_path / "cache"
     source = open_source(mimic3.write(tmp_path / "a"))
     kept, _ = select(source)
-    events.load(source, kept, cache, "corrected")
-    events.load(source, kept, cache, "reference")
-    events.load(source, kept.head(1), cache, "corrected")
+    events.load(source, kept, cache, CORRECTED)
+    events.load(source, kept, cache, REFERENCE)
+    events.load(source, kept.head(1), cache, CORRECTED)
     add(mimic3, charted(211, 9, "77"))
-    other = events.load(open_source(mimic3.write(tmp_path / "b")), kept, cache, "corrected")
+    other = events.load(open_source(mimic3.write(tmp_path / "b")), kept, cache, CORRECTED)
     assert 77.0 in other["value"].to_list()
     assert len(list((cache / "events").glob("*.parquet"))) == 4
 
@@ -259,20 +260,20 @@ def test_a_damaged_cache_file_is_made_anew_from_the_source(
     cache = tmp_path / "cache"
     source = open_source(mimic3.write(tmp_path / "a"))
     kept, _ = select(source)
-    first = events.load(source, kept, cache, "corrected")
+    first = events.load(source, kept, cache, CORRECTED)
     path = next((cache / "events").glob("*.parquet"))
     data = bytearray(path.read_bytes())
     whole = bytes(data)
     data[len(data) // 3] ^= 1
     path.write_bytes(bytes(data))
-    assert events.load(source, kept, cache, "corrected").equals(first)
+    assert events.load(source, kept, cache, CORRECTED).equals(first)
     assert "anew" in caplog.text
     assert path.read_bytes() == whole
 
 
 def test_the_cached_table_can_be_read_by_anybody(mimic3: Any, tmp_path: Path) -> None:
     source = open_source(mimic3.write(tmp_path / "a"))
-    events.load(source, select(source)[0], tmp_path / "cache", "corrected")
+    events.load(source, select(source)[0], tmp_path / "cache", CORRECTED)
     frame = pl.read_parquet(next((tmp_path / "cache" / "events").glob("*.parquet")))
     assert frame.columns == ["stay_id", "hours", "variable", "value"]
     assert frame.filter(pl.col("variable").cast(pl.String) == "Glucose")["value"].to_list() == [110]
@@ -284,9 +285,9 @@ def test_the_size_of_the_blocks_changes_nothing(
 ) -> None:
     source = open_source(shared / "data" / "mimiciv_demo")
     kept, _ = select(source)
-    whole = events.measure(source, kept, preset)
+    whole = events.measure(source, kept, published(preset))
     monkeypatch.setattr(events, "BLOCK_ROWS", 3000)
-    parts = events.measure(source, kept, preset)
+    parts = events.measure(source, kept, published(preset))
     assert whole[0].equals(parts[0])
     assert whole[1] == parts[1]
 
@@ -298,5 +299,5 @@ def test_gz_members_may_be_several(mimic3: Any, charted: Chart, tmp_path: Path) 
     head, _, tail = gzip.decompress(path.read_bytes()).partition(b"\n")
     path.write_bytes(gzip.compress(head + b"\n") + gzip.compress(tail))
     source = open_source(root)
-    frame = events.measure(source, select(source)[0], "corrected").found
+    frame = events.measure(source, select(source)[0], CORRECTED).found
     assert 91.0 in frame["value"].to_list()

@@ -4,15 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cm2.extract.modalities.grid import bins, columns_of, last_in_bin
-from cm2.extract.sources.catalogue import columns, variables
+from cm2.extract.modalities.grid import Placed, bins, columns_of, place
+from cm2.extract.sources.catalogue import published
 
-NAMES = [variable.name for variable in variables()]
+CORRECTED = published("corrected")
+NAMES = CORRECTED.names
 
 
 def grid(
     rows: list[tuple[int, float, str, float]], step: float = 2.0, until: float = 48.0
-) -> np.ndarray:
+) -> Placed:
     frame = pl.DataFrame(
         {
             "stay_id": [row[0] for row in rows],
@@ -21,7 +22,7 @@ def grid(
             "value": [row[3] for row in rows],
         }
     ).sort("stay_id", "hours", "variable")
-    return last_in_bin(frame, np.array([5, 7]), step, until)
+    return place(frame, np.array([5, 7]), step, until, len(NAMES))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def grid(
     [(0.0, 0), (0.5, 0), (2.0, 0), (2.0003, 1), (4.0, 1), (46.5, 23), (48.0, 23)],
 )
 def test_bins_are_closed_on_the_right(hours: float, cell: int) -> None:
-    found = grid([(7, hours, "Heart Rate", 80.0)])
+    found = grid([(7, hours, "Heart Rate", 80.0)]).cells
     assert np.argwhere(~np.isnan(found)).tolist() == [[1, cell, NAMES.index("Heart Rate")]]
 
 
@@ -42,14 +43,14 @@ def test_bins_cover_the_window(until: float, step: float, count: int) -> None:
 
 
 def test_nothing_after_the_end_is_used() -> None:
-    found = grid([(5, 3.0, "pH", 7.2), (5, 5.0, "pH", 7.5)], step=2.0, until=4.0)
+    found = grid([(5, 3.0, "pH", 7.2), (5, 5.0, "pH", 7.5)], step=2.0, until=4.0).cells
     assert found.shape == (2, 2, 17)
     assert found[0, :, NAMES.index("pH")].tolist()[1] == np.float32(7.2)
     assert np.nanmax(found) < 7.3
 
 
 def test_the_last_measurement_of_a_bin_counts() -> None:
-    found = grid([(5, 0.5, "pH", 7.1), (5, 1.9, "pH", 7.3), (5, 1.0, "pH", 7.2)])
+    found = grid([(5, 0.5, "pH", 7.1), (5, 1.9, "pH", 7.3), (5, 1.0, "pH", 7.2)]).cells
     assert found[0, 0, NAMES.index("pH")] == np.float32(7.3)
 
 
@@ -60,10 +61,10 @@ def test_gaps_repeat_the_previous_bin_and_start_with_the_normal_value() -> None:
             (5, 4.5, "Glasgow coma scale eye opening", 1.0),
         ]
     )
-    values = columns_of(cells, "corrected")
+    values = columns_of(cells, CORRECTED)
     assert values.shape == (2, 24, 59)
     assert not np.isnan(values).any()
-    names = columns("corrected")
+    names = CORRECTED.columns()
     rate = values[0, :, names.index("Heart Rate")]
     assert rate.tolist() == [86.0] * 2 + [120.0] * 22
     closed = values[0, :, names.index("Glasgow coma scale eye opening->1")]
@@ -76,8 +77,8 @@ def test_gaps_repeat_the_previous_bin_and_start_with_the_normal_value() -> None:
 
 @pytest.mark.parametrize("preset", ["corrected", "reference"])
 def test_one_hot_groups_always_name_one_level(preset: str) -> None:
-    values = columns_of(grid([(5, 1.0, "pH", 7.2)]), preset)  # type: ignore[arg-type]
-    names = columns(preset)  # type: ignore[arg-type]
+    values = columns_of(grid([(5, 1.0, "pH", 7.2)]), published(preset))  # type: ignore[arg-type]
+    names = published(preset).columns()  # type: ignore[arg-type]
     groups = {name.split("->")[0] for name in names if "->" in name} - {"mask"}
     assert len(groups) == 5
     for group in groups:

@@ -10,6 +10,7 @@ import pytest
 from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities.plausibility import plausibility
 from cm2.extract.runner import extract
+from cm2.extract.sources.catalogue import published
 
 
 def test_rates_and_quantiles_are_those_of_the_measurements() -> None:
@@ -24,7 +25,7 @@ def test_rates_and_quantiles_are_those_of_the_measurements() -> None:
             "value": [70.0, 80.0, 90.0, 100.0],
         }
     )
-    rows = {row["variable"]: row for row in plausibility(found, cells, "corrected")}
+    rows = {row["variable"]: row for row in plausibility(found, cells, published("corrected"))}
     rate = rows["Heart Rate"]
     assert (rate["measurements"], rate["stays"], rate["observed"]) == (3, 0.5, 0.25)
     assert (rate["p25"], rate["p50"], rate["p75"]) == (75, 80, 85)
@@ -42,7 +43,7 @@ def test_the_reference_gives_no_quantiles_of_places_among_columns() -> None:
             "value": [7.0],
         }
     )
-    row = plausibility(found, cells, "reference")[3]
+    row = plausibility(found, cells, published("reference"))[3]
     assert row["measurements"] == 1
     assert row["p50"] is None
 

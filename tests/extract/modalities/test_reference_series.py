@@ -18,6 +18,7 @@ from cm2.extract import cohort as cohorts
 from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities import ehr
 from cm2.extract.sources import open_source
+from cm2.extract.sources.catalogue import published
 
 ITEMS = {
     "Capillary refill rate": "115 3348 8377",
@@ -225,7 +226,7 @@ def demo(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     config = ExtractConfig(data=folder, cache=cache, preset="reference")
     source = open_source(folder)
     cohort = write_cohort(cache, "default", *cohorts.build(source, config))
-    plan = ehr.plan(source, cohort, config)
+    plan = ehr.plan(source, cohort, config, published("reference"))
     return folder, cohort, plan, plan.encode(plan.work)
 
 

@@ -14,6 +14,7 @@ from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities import events
 from cm2.extract.selection import select
 from cm2.extract.sources import open_source, releases
+from cm2.extract.sources.catalogue import published
 from cm2.extract.sources.releases import RELEASES, Release, check, drift, recognise
 
 
@@ -82,7 +83,7 @@ def test_rows_are_counted_whatever_is_wanted_of_them(
     for row in mimic3.tables["chartevents"]:
         row.pop("stay_id", None)
     source = open_source(mimic3.write(tmp_path, shuffle=shuffle))
-    measured = events.measure(source, select(source)[0], "corrected")
+    measured = events.measure(source, select(source)[0], published("corrected"))
     assert measured.rows == {"chartevents": 1000, "labevents": 0}
     assert measured.found.height == 4
 
