@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from ..sources import Source
 from ..sources.catalogue import Catalogue
 from ..work import Plan, Work
 from . import events
-from .grid import columns_of, names, place
+from .grid import Placed, columns_of, names, place
 from .plausibility import plausibility
 
 SHARD_ITEMS = 2048
@@ -95,47 +95,60 @@ def plan_of(
     step, until, width = config.step_hours, config.until_hours, len(catalogue.variables)
     grid = place(found, stay_ids, step or PLAUSIBLE_STEP_HOURS, until, width)
     seen = plausibility(found, grid.cells, catalogue)
+    encode: Callable[[Sequence[Work]], EncodedShard] = (
+        _GridEncoder(grid, stay_ids, catalogue)
+        if step
+        else _OwnTimesEncoder(found, until, catalogue)
+    )
     return Plan(
         space=space(config, catalogue),
         work=work,
         links=_links(stays, set(stamps)),
         rules={"one_series_per_stay": True, "until_hours": float(config.until_hours)},
         provenance={**provenance, "plausibility": seen},
-        encode=_Encoder(found, catalogue, step, until),
+        encode=encode,
         shard_items=SHARD_ITEMS if step else OWN_TIMES_SHARD_ITEMS,
         plausibility=seen,
     )
 
 
-class _Encoder:
-    """Turns measurements of some stays into a shard; holds those of all stays."""
+class _GridEncoder:
+    """Turns stays into a shard; holds the cells of all stays."""
 
-    def __init__(
-        self, found: pl.DataFrame, catalogue: Catalogue, step_hours: float, until_hours: float
-    ) -> None:
-        self._found = found
-        self._catalogue = catalogue
-        self._step_hours, self._until_hours = step_hours, until_hours
+    def __init__(self, grid: Placed, stay_ids: npt.NDArray[np.int64], catalogue: Catalogue) -> None:
+        self._grid, self._stay_ids, self._catalogue = grid, stay_ids, catalogue
+
+    def __call__(self, work: Sequence[Work]) -> EncodedShard:
+        rows = np.searchsorted(self._stay_ids, [item.payload for item in work])
+        mine = Placed(self._grid.cells[rows], self._grid.mask[rows], None)
+        return _shard(work, {"values": columns_of(mine, self._catalogue)})
+
+
+class _OwnTimesEncoder:
+    """Turns stays into a shard as long as its longest series; holds the measurements of all."""
+
+    def __init__(self, found: pl.DataFrame, until_hours: float, catalogue: Catalogue) -> None:
+        self._found, self._until_hours, self._catalogue = found, until_hours, catalogue
 
     def __call__(self, work: Sequence[Work]) -> EncodedShard:
         stays = np.array([item.payload for item in work], dtype=np.int64)
         order = np.argsort(stays)
         mine = self._found.filter(pl.col("stay_id").is_in(stays))
         width = len(self._catalogue.variables)
-        placed = place(mine, stays[order], self._step_hours, self._until_hours, width)
+        placed = place(mine, stays[order], 0.0, self._until_hours, width)
         back = np.argsort(order)
-        arrays: dict[str, npt.NDArray[np.generic]] = {
-            "values": columns_of(placed, self._catalogue)[back]
-        }
-        if not self._step_hours:
-            arrays["mask"] = placed.mask[back]
-        return EncodedShard(
-            item_ids=[item.item_id for item in work],
-            source_hashes=[item.stamp for item in work],
-            arrays=arrays,
-            facts={"measurements": [item.facts["measurements"] for item in work]},
-            rejects=[],
-        )
+        values = columns_of(placed, self._catalogue)[back]
+        return _shard(work, {"values": values, "mask": placed.mask[back]})
+
+
+def _shard(work: Sequence[Work], arrays: dict[str, npt.NDArray[np.generic]]) -> EncodedShard:
+    return EncodedShard(
+        item_ids=[item.item_id for item in work],
+        source_hashes=[item.stamp for item in work],
+        arrays=arrays,
+        facts={"measurements": [item.facts["measurements"] for item in work]},
+        rejects=[],
+    )
 
 
 def _stamps(found: pl.DataFrame) -> dict[int, str]:
