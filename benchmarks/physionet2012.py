@@ -11,6 +11,7 @@ compared with concatenation on the same test stays.
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import polars as pl
 from cm2 import open_cache, write_cache
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.compare import compare
-from cm2.fuse.evaluation.evaluate import evaluate_group
+from cm2.fuse.evaluation.evaluate import evaluate
 from cm2.fuse.evaluation.layout import layout_rows
 from cm2.fuse.group import RunGroup
 from cm2.fuse.training.groups import fuse_group, parse_seeds
@@ -74,12 +75,9 @@ def grids(table: pl.DataFrame, ids: list[int], names: list[str]) -> np.ndarray:
 
 def summaries(grid: np.ndarray) -> np.ndarray:
     """Mean, smallest, largest and last value of each variable, ``(stays, 4 * variables)``."""
-    with np.errstate(all="ignore"):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            parts = [np.nanmean(grid, 1), np.nanmin(grid, 1), np.nanmax(grid, 1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of variables that were never measured
+        parts = [np.nanmean(grid, 1), np.nanmin(grid, 1), np.nanmax(grid, 1)]
     last = np.full(grid.shape[::2], np.nan, np.float32)
     for step in range(grid.shape[1]):
         last = np.where(np.isnan(grid[:, step]), last, grid[:, step])
@@ -128,9 +126,11 @@ def main() -> None:
             drop, groups = WITHHELD[title], list[RunGroup]()
             names = options.methods.split(";")
             for name in names:
-                config = FuseConfig.of({**BUDGET, **_fitting(METHODS[name], drop)})
+                method = METHODS[name]
+                alone = "modalities" in method  # it reads no labs that could be withheld
+                config = FuseConfig.of({**BUDGET, **method, "drop": () if alone else drop})
                 group = fuse_group(config, cache, seeds)
-                evaluate_group(group, cache, "test")
+                evaluate(group, cache, "test")
                 groups.append(group)
                 epochs = [run.info["epochs"] for run in group.members]
                 print(f"{view}, {title}, {name}: epochs {epochs}", flush=True)
@@ -141,11 +141,6 @@ def main() -> None:
                 row["name"] = paths[row["run"]]
                 row["baseline"] = "concat"
             print(f"\n### {view}, {title}\n\n{layout_rows(rows, options.format)}\n", flush=True)
-
-
-def _fitting(method: dict[str, object], drop: tuple[str, ...]) -> dict[str, object]:
-    """A method that reads the vital signs alone has no labs to withhold."""
-    return {**method, "drop": ()} if "modalities" in method else {**method, "drop": drop}
 
 
 if __name__ == "__main__":

@@ -44,40 +44,19 @@ def evaluate(
     With the cache of another hospital this is an external validation.
     """
     from ..fuse.evaluation.evaluate import evaluate as judge
-    from ..fuse.evaluation.evaluate import evaluate_group
     from ..fuse.evaluation.looks import Looks
     from ..fuse.evaluation.paired import labels
     from ..fuse.evaluation.shown import shown
-    from ..fuse.group import RunGroup, open_runs
+    from ..fuse.group import open_runs
 
     looks = Looks(
         tuple(by.split(",")) if by else (), tuple(drop or ()), threshold or "", recalibrate
     )
     opened = open_runs(runs)
-    results = []
-    for one in opened:
-        metrics = (
-            evaluate_group(
-                one,
-                cache,
-                split,
-                looks=looks,
-                replicates=bootstrap,
-                unit=unit,
-                progress=bars(),
-            )
-            if isinstance(one, RunGroup)
-            else judge(
-                one,
-                cache,
-                split,
-                looks=looks,
-                replicates=bootstrap,
-                unit=unit,
-                progress=bars(),
-            )
-        )
-        results.append(metrics)
+    results = [
+        judge(one, cache, split, looks=looks, replicates=bootstrap, unit=unit, progress=bars())
+        for one in opened
+    ]
     if as_json:
         print_json({str(path): found for path, found in zip(runs, results, strict=True)})
     else:

@@ -138,17 +138,17 @@ def fuse(
         return
     from ..fuse.training import groups, trainer
 
-    folds = settings.folds if given.get("fold") is None else 0
-    if seeds is not None or folds:
+    every_fold = settings.folds > 0 and given.get("fold") is None
+    if seeds is not None or every_fold:
         chosen = groups.parse_seeds(seeds) if seeds is not None else ()
         if dry_run:
-            print_json(groups.plan(settings, cache, chosen, folds))
+            print_json(groups.plan(settings, cache, chosen, every_fold))
             return
         group = groups.fuse_group(
             settings,
             cache,
             chosen,
-            folds,
+            every_fold,
             out,
             device=device,
             progress=bars(),

@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_map
 
 from ..cache.cohort import Cohort, ModalityView, view
 from ..cache.fingerprint import fraction
+from ..cache.labelled import task_columns
 from ..errors import DataError, IntegrityError
 from .config import FuseConfig
 from .identity import modality_names
-from .models.interface import FusionBatch, ModalitySpec
+from .models.interface import FusionBatch, ModalitySpec, pattern_ids
 from .random import Keys, stay_keys, uniforms
 
 Rows = NDArray[np.int64]
@@ -65,6 +66,10 @@ class FusionData:
         if labelled:
             chosen &= ~self.whole.y.isnan().all(1).cpu().numpy()
         return np.flatnonzero(chosen)
+
+    def labels(self, rows: Rows) -> torch.Tensor:
+        """Targets of rows, ``(n, C)`` on the CPU; NaN where unknown."""
+        return self.whole.y.cpu()[torch.from_numpy(rows)]
 
     def batch(
         self,
@@ -130,7 +135,7 @@ class FusionData:
             index = torch.from_numpy(rows)
             subjects = [self.columns["subject_id"][i] for i in rows]
             available = self.whole.available.cpu()[index].sum(0).tolist()
-            y = self.whole.y.cpu()[index]
+            y = self.labels(rows)
             positives = (y == 1).sum(0).tolist()
             known = (~y.isnan()).sum(0).tolist()
             result[split] = {
@@ -193,12 +198,11 @@ def load(
 
         has = withheld(config, has, values, masks, y.numpy(), columns["split"], keys)
     available = torch.from_numpy(has)
-    bits = 1 << torch.arange(len(views))
     whole = FusionBatch(
         x={name: torch.from_numpy(part) for name, part in values.items()},
         mask={name: torch.from_numpy(part) for name, part in masks.items()},
         available=available,
-        pattern_id=(available * bits).sum(1),
+        pattern_id=pattern_ids(available),
         y=y,
     )
     return FusionData(
@@ -234,9 +238,10 @@ def task_targets(names: Sequence[str], task: str) -> tuple[str, ...]:
         names: Columns of the stays.
         task: Name of the task.
     """
-    prefix = f"y_{task}__"
-    labels = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return labels if labels and f"y_{task}" not in names else (task,)
+    columns = [name for name in task_columns(list(names), task) if name.startswith("y_")]
+    if not columns or f"y_{task}" in columns:
+        return (task,)
+    return tuple(name.removeprefix(f"y_{task}__") for name in columns)
 
 
 def target_column(task: str, target: str) -> str:

@@ -136,11 +136,13 @@ class Prepared(NamedTuple):
         model: With the weights and buffers of its best epoch.
         data: All rows of the cache.
         rows: Positions of the stays of the split.
+        cohort: Where the stays are listed.
     """
 
     model: FusionModel
     data: FusionData
     rows: Rows
+    cohort: Cohort
 
 
 def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
@@ -168,7 +170,7 @@ def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
             f"{seen} patients outside the training split of {cache} were seen in the training of "
             f"{run.path}. Predict with the splits of the run's own cohort."
         )
-    return Prepared(model, data, rows)
+    return Prepared(model, data, rows, cohort)
 
 
 def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> pa.Table:
@@ -180,7 +182,7 @@ def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> 
         rows: Positions of the predictions.
         p: Probabilities, ``(N, C)``.
     """
-    y = data.whole.y.cpu()[torch.from_numpy(rows)].flatten().tolist()
+    y = data.labels(rows).flatten().tolist()
     C, config = len(data.targets), run.config
     n = len(rows) * C
 

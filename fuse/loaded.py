@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, SchemaError
 from .inference import load_model
-from .models.interface import FusionBatch, FusionModel, Hyper
+from .models.interface import FusionBatch, FusionModel, Hyper, pattern_ids
 from .random import stay_keys, uniforms
 from .rundir import RunDir
 
@@ -93,7 +93,7 @@ class LoadedRun(nn.Module):
             x=values,
             mask=masks,
             available=there,
-            pattern_id=(there * (1 << torch.arange(there.shape[1]))).sum(1),
+            pattern_id=pattern_ids(there),
             y=torch.full((B, len(self.targets)), np.nan),
             noise={
                 purpose: torch.from_numpy(uniforms(config.seed, purpose, keys, shape))

@@ -142,7 +142,10 @@ class JointModel(nn.Module):
         Sum over coordinates, full gradient to everything. For the couplings `coordinate` and
         `joint` the value is not a density.
         """
-        terms = self.log_terms(w, available, detach=False)
+        return self.total(self.log_terms(w, available, detach=False))
+
+    def total(self, terms: JointTerms) -> Tensor:
+        """Log density of the present modalities from its terms, summed over coordinates, (B,)."""
         values = 1 if self.kind.scalar else self.D
         return terms.marginal.sum(-1) + values * terms.copula
 

@@ -35,6 +35,24 @@ class Replicates:
     degenerate: int
 
 
+def units_of(groups: ArrayLike | None, stays: int) -> NDArray[np.int64]:
+    """Number what is resampled, ``(n,)`` from 0.
+
+    Args:
+        groups: Patient of each stay, ``(n,)``; None takes every stay for itself.
+        stays: Number n of stays.
+
+    Raises:
+        DataError: Another number of patients than stays.
+    """
+    if groups is None:
+        return np.arange(stays)
+    unit = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if unit.shape != (stays,):
+        raise DataError(f"Expected {stays} patients, one for each stay, found {len(unit)}.")
+    return unit
+
+
 def resamples(units: int, replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:
     """Draw units with replacement, as many as there are.
 
@@ -77,11 +95,7 @@ def bootstrap(
     """
     table = np.asarray(y, np.float64)
     columns = [table] * len(scores) if table.ndim == 1 else list(table.T)
-    unit = np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if unit.shape != (len(table),):
-        raise DataError(
-            f"Expected the patient of each of {len(table)} stays, found {len(unit)} entries."
-        )
+    unit = units_of(groups, len(table))
     if not len(table) or len(columns) != len(scores):
         raise DataError(
             f"Expected labels and {len(scores)} columns of scores of some stays, found labels of "

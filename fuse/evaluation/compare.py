@@ -9,7 +9,7 @@ from ...errors import ConfigError
 from ..config import unknown
 from .bootstrap import METRICS
 from .contenders import judged
-from .metrics import delong, holm, paired_bootstrap, with_interval
+from .metrics import delong, holm, with_interval
 from .paired import Contender, labels, paired
 
 
@@ -71,8 +71,7 @@ def compare(
                 "sd": one.sd,
             }
             if i < len(order) - 1:
-                gap = None if one.value is None or last.value is None else one.value - last.value
-                difference = paired_bootstrap(one.replicates, last.replicates, gap)
+                difference = one.difference(last)
                 plain = metric == "auroc" and data.y.shape[1] == len(p[i]) == len(p[-1]) == 1
                 test = (
                     delong(data.y[:, 0], p[i][0][:, 0], p[-1][0][:, 0], data.subjects)

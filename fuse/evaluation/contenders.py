@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bootstrap import METRICS, bootstrap
-from .metrics import POINTS, macro
+from .metrics import POINTS, Difference, macro, paired_bootstrap
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +27,11 @@ class Judged:
     value: float | None
     by_seed: tuple[float | None, ...]
     replicates: Floats
+
+    def difference(self, other: Judged) -> Difference:
+        """This model's metric minus another's on the same stays and resamples."""
+        gap = None if self.value is None or other.value is None else self.value - other.value
+        return paired_bootstrap(self.replicates, other.replicates, gap)
 
     @property
     def sd(self) -> float | None:

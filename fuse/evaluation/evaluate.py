@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...cache.cohort import Cohort
 from ...errors import DataError
 from ...progress import Progress, silent
 from ..group import RunGroup
@@ -31,7 +30,7 @@ ENOUGH = 100
 
 
 def evaluate(
-    run: RunDir,
+    run: RunDir | RunGroup,
     cache: Path,
     split: str = "test",
     *,
@@ -43,7 +42,7 @@ def evaluate(
     """Predict a split anew, judge it, and store predictions and metrics in the run.
 
     Args:
-        run: A finished run.
+        run: A finished run; or a group, whose members are judged one by one and then together.
         cache: Its cache, or another one with the same spaces. What is found on stays of another
             cohort is stored beside what was found on the run's own, as `<split>@<cohort>`.
         split: `val`, `test` or `all`; a look at test stays is counted in run.json.
@@ -53,9 +52,10 @@ def evaluate(
         progress: Where progress is shown.
 
     Returns:
-        What `<split>_metrics.json` holds: task, split, seed, external (name of the other cohort or
-        null), the entries of `targets.summarise`, "by_pattern" (the same metrics by availability
-        pattern, such as "ehr+cxr"), "without" (see `missingness.contributions`), "decision" (see
+        Of a group what `judge_group` returns. Of a run what `<split>_metrics.json` holds: task,
+        split, seed, external (name of the other cohort or null), the entries of
+        `targets.summarise`, "by_pattern" (the same metrics by availability pattern, such as
+        "ehr+cxr"), "without" (see `missingness.contributions`), "decision" (see
         `thresholds.decision_curve`; by target if there are several), "notes"; and if asked for
         "by_group" (column to group to metrics), "missingness" (see there), "threshold" (rule and
         `thresholds.operating_point`; by target if there are several), "recalibrated" (how, and the
@@ -65,16 +65,35 @@ def evaluate(
         ConfigError: A look that cannot be meant.
         DataError: No stay of the split has a known target.
     """
+    members = run.members if isinstance(run, RunGroup) else [run]
+    for member in members:
+        place, metrics = _evaluate(member, cache, split, looks, replicates, unit, progress)
+    if isinstance(run, RunGroup):
+        external = metrics["external"]
+        return judge_group(run, place, external=external, replicates=replicates, unit=unit)
+    return metrics
+
+
+def _evaluate(
+    run: RunDir,
+    cache: Path,
+    split: str,
+    looks: Looks,
+    replicates: int,
+    unit: str,
+    progress: Progress,
+) -> tuple[str, dict[str, Any]]:
+    """Judge one run; return also the name under which predictions and metrics are stored."""
     from ..inference import forward, prepare, probabilities, table
     from .missingness import contributions, missingness, parse_drops
 
     drops = parse_drops(looks.drop)
     groupings = [Grouping.parse(text) for text in looks.by]
-    cohort = Cohort.open(cache, run.config.cohort)
-    own = cohort.fingerprint == run.info["fingerprints"]["cohort"]
-    place = split if own else f"{split}@{cohort.fingerprint[:12]}"
     with progress(f"judging {run.path.name}", None, "steps") as advance:
         loaded = prepare(run, cache, split)
+        cohort = loaded.cohort
+        own = cohort.fingerprint == run.info["fingerprints"]["cohort"]
+        place = split if own else f"{split}@{cohort.fingerprint[:12]}"
         p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
         predictions = table(run, loaded.data, loaded.rows, p)
         advance(1)
@@ -84,19 +103,17 @@ def evaluate(
         metrics["external"] = None if own else f"{cohort.info.get('dataset', '')} ({place})"
         advance(1)
         if len(loaded.model.specs) > 1:
-            metrics["without"] = contributions(loaded, replicates=replicates, unit=unit)
+            metrics["without"] = contributions(loaded, p, replicates=replicates, unit=unit)
             advance(1)
         metrics["decision"] = by_target(
             predictions,
-            lambda name, y, q, who: decision_curve(
-                y, q, who if unit == "patient" else None, replicates=replicates
-            ),
+            lambda one: decision_curve(one.y, one.p, one.groups(unit), replicates=replicates),
         )
         if groupings:
             metrics["by_group"] = by_group(predictions, cohort.stays, groupings, replicates, unit)
             advance(1)
         if drops:
-            metrics["missingness"] = missingness(loaded, drops, replicates=replicates, unit=unit)
+            metrics["missingness"] = missingness(loaded, p, drops, replicates=replicates, unit=unit)
             advance(1)
         if looks.threshold or looks.recalibrate != "none":
             metrics |= from_validation(run, predictions, looks, replicates, unit)
@@ -107,31 +124,7 @@ def evaluate(
     run.write_metrics(place, metrics)
     for note in metrics["notes"]:
         _log.warning(note)
-    return metrics
-
-
-def evaluate_group(
-    group: RunGroup,
-    cache: Path,
-    split: str = "test",
-    *,
-    looks: Looks = NOTHING_MORE,
-    replicates: int = 1000,
-    unit: str = "patient",
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Judge every member of a group, then all together; see `evaluate` and `judge_group`."""
-    for run in group.members:
-        evaluate(
-            run,
-            cache,
-            split,
-            looks=looks,
-            replicates=replicates,
-            unit=unit,
-            progress=progress,
-        )
-    return judge_group(group, split, replicates=replicates, unit=unit)
+    return place, metrics
 
 
 def judge(

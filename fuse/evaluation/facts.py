@@ -24,6 +24,7 @@ from .metrics import summary
 TASKS = {"ihm": "In-hospital mortality", "readm": "Death or readmission within 30 days"}
 DATASETS = {"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"}
 MODALITIES = {"ehr": "EHR series", "cxr": "Chest film", "report": "Radiology report"}
+SERIES = {"lstm": "LSTM over the series", "transformer": "Transformer over the series"}
 FIGURES = ("auroc", "aupr", "brier", "ece")
 
 
@@ -47,7 +48,9 @@ def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "title": MODALITIES.get(name, name),
-                "encoder": "LSTM over the series" if series else str(space.get("encoder", "none")),
+                "encoder": SERIES[run.config.series_encoder]
+                if series
+                else str(space.get("encoder", "none")),
                 "trained": series,
                 "random": random,
                 "weights": "" if series else str(provenance.get("weights") or weights or "none"),

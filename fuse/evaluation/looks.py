@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..rundir import RunDir
 from .recalibration import recalibration
@@ -37,27 +38,52 @@ class Looks:
 NOTHING_MORE = Looks()
 
 
-def by_target(
-    predictions: pa.Table, judge_one: Callable[[str, Any, Any, Any], dict[str, Any]]
-) -> dict[str, Any]:
-    """Judge each target by itself.
+class Target(NamedTuple):
+    """Predictions of one target for the n stays whose target is known.
 
-    Args:
-        predictions: In the long form; unknown targets are left out.
-        judge_one: Maps name, labels, probabilities and patients to a result.
-
-    Returns:
-        The result of the only target, or {"targets": name to result}.
+    Attributes:
+        y: Labels, ``(n,)``.
+        p: Probabilities, ``(n,)``.
+        subjects: Patients, ``(n,)``.
     """
-    names = target_names(predictions)
-    results = {}
-    for name in names:
+
+    y: NDArray[np.int8]
+    p: NDArray[np.float64]
+    subjects: NDArray[Any]
+
+    def groups(self, unit: str) -> NDArray[Any] | None:
+        """What the bootstrap draws: patients, or None for stays."""
+        return self.subjects if unit == "patient" else None
+
+
+def known_targets(predictions: pa.Table) -> dict[str, Target]:
+    """Take predictions in the long form apart by target, without the unknown ones."""
+    found = {}
+    for name in target_names(predictions):
         part = predictions.filter(
             pc.and_(pc.equal(predictions["target"], name), predictions["y"].is_valid())
         )
         if part.num_rows:
-            who = np.array(part["subject_id"].to_pylist())
-            results[name] = judge_one(name, part["y"].to_numpy(), part["p"].to_numpy(), who)
+            subjects = np.array(part["subject_id"].to_pylist())
+            found[name] = Target(part["y"].to_numpy(), part["p"].to_numpy(), subjects)
+    return found
+
+
+def by_target(
+    predictions: pa.Table, judge_one: Callable[[Target], dict[str, Any]]
+) -> dict[str, Any]:
+    """Judge each target by itself.
+
+    Returns:
+        The result of the only target, or {"targets": name to result}.
+    """
+    return _listed(
+        predictions, {name: judge_one(one) for name, one in known_targets(predictions).items()}
+    )
+
+
+def _listed(predictions: pa.Table, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    names = target_names(predictions)
     return results[names[0]] if len(names) == 1 else {"targets": results}
 
 
@@ -93,28 +119,22 @@ def from_validation(
     run: RunDir, predictions: pa.Table, looks: Looks, replicates: int, unit: str
 ) -> dict[str, Any]:
     """Thresholds and corrections fixed on validation stays and carried to these."""
-    seen = run.predictions("val")
-    validation: dict[str, tuple[Any, Any]] = {}
-
-    def keep(name: str, y: Any, p: Any, _: Any) -> dict[str, Any]:
-        validation[name] = (y, p)
-        return {}
-
-    by_target(seen, keep)
+    validation = known_targets(run.predictions("val"))
     result: dict[str, Any] = {}
     if looks.threshold:
-
-        def point(name: str, y: Any, p: Any, who: Any) -> dict[str, Any]:
-            threshold = choose(looks.threshold, *validation[name])
-            groups = who if unit == "patient" else None
-            return operating_point(y, p, threshold, groups, replicates=replicates)
-
-        result["threshold"] = {"rule": looks.threshold, **by_target(predictions, point)}
+        points = {}
+        for name, one in known_targets(predictions).items():
+            threshold = choose(looks.threshold, validation[name].y, validation[name].p)
+            points[name] = operating_point(
+                one.y, one.p, threshold, one.groups(unit), replicates=replicates
+            )
+        result["threshold"] = {"rule": looks.threshold, **_listed(predictions, points)}
     if looks.recalibrate != "none":
         names = np.array(predictions["target"].to_pylist())
         p = predictions["p"].to_numpy().copy()
-        for name, (y, q) in validation.items():
-            p[names == name] = recalibration(looks.recalibrate, y, q)(p[names == name])
+        for name, seen in validation.items():
+            correct = recalibration(looks.recalibrate, seen.y, seen.p)
+            p[names == name] = correct(p[names == name])
         at = predictions.column_names.index("p")
         corrected = predictions.set_column(at, "p", pa.array(p, pa.float64()))
         result["recalibrated"] = {
@@ -124,4 +144,4 @@ def from_validation(
     return result
 
 
-__all__ = ["NOTHING_MORE", "Looks", "by_group", "by_target", "from_validation"]
+__all__ = ["NOTHING_MORE", "Looks", "by_group", "by_target", "from_validation", "known_targets"]

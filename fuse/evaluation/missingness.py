@@ -15,12 +15,14 @@ from ..config import unknown
 from ..data import FusionData, Rows
 from ..drop import Drop
 from ..inference import Prepared, forward, probabilities
-from .contenders import judged
-from .metrics import paired_bootstrap, with_interval
+from ..models.interface import pattern_ids
+from .contenders import Judged, judged
+from .metrics import with_interval
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 METRICS = ("auroc", "aupr")
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 def parse_drops(texts: Sequence[str]) -> list[Drop]:
@@ -46,7 +48,7 @@ def parse_drops(texts: Sequence[str]) -> list[Drop]:
 
 
 def missingness(
-    loaded: Prepared, drops: Sequence[Drop], *, replicates: int, unit: str
+    loaded: Prepared, p: Floats, drops: Sequence[Drop], *, replicates: int, unit: str
 ) -> list[dict[str, Any]]:
     """Withhold a modality from a share of the stays that have it and another one.
 
@@ -54,6 +56,7 @@ def missingness(
 
     Args:
         loaded: Model and stays.
+        p: Its predictions with nothing withheld, ``(rows, C)``.
         drops: What is withheld.
         replicates: Bootstrap resamples.
         unit: What is resampled, "patient" or "stay".
@@ -66,33 +69,36 @@ def missingness(
         ConfigError: A modality that the model does not read.
     """
     names = [spec.name for spec in loaded.model.specs]
-    rows, y, subjects = _known(loaded, loaded.rows, unit)
-    whole = judged(y, [_predict(loaded, loaded.data, rows)], subjects, replicates=replicates)
+    known, y, subjects = _known(loaded, np.ones(len(loaded.rows), dtype=bool), unit)
+    whole = judged(y, [p[known]], subjects, replicates=replicates)
     result = []
     for drop in drops:
         if drop.name not in names:
             raise ConfigError(unknown("modality", drop.name, tuple(names)))
         m = names.index(drop.name)
-        able = np.intersect1d(rows, _able(loaded.data, m))
+        able = loaded.rows[known & _able(loaded, m)]
         lost = able[drop.chosen(loaded.data.keys[able])]
-        less = _predict(loaded, without(loaded.data, m, lost), rows)
-        found = judged(y, [less], subjects, replicates=replicates)
+        less = _predict(loaded, without(loaded.data, m, lost), loaded.rows)
+        found = judged(y, [less[known]], subjects, replicates=replicates)
         entry: dict[str, Any] = {
             "modality": drop.name,
             "share": drop.share,
             "withheld": len(lost),
-            "n": len(rows),
+            "n": len(y),
         }
         entry |= {name: _against(found[name], whole[name]) for name in METRICS}
         result.append(entry)
     return result
 
 
-def contributions(loaded: Prepared, *, replicates: int, unit: str) -> list[dict[str, Any]]:
+def contributions(
+    loaded: Prepared, p: Floats, *, replicates: int, unit: str
+) -> list[dict[str, Any]]:
     """Withhold each modality from all stays that have it and another one.
 
     Args:
         loaded: Model and stays.
+        p: Its predictions with nothing withheld, ``(rows, C)``.
         replicates: Bootstrap resamples.
         unit: What is resampled, "patient" or "stay".
 
@@ -103,13 +109,13 @@ def contributions(loaded: Prepared, *, replicates: int, unit: str) -> list[dict[
     """
     result = []
     for m, spec in enumerate(loaded.model.specs):
-        rows, y, subjects = _known(loaded, np.intersect1d(loaded.rows, _able(loaded.data, m)), unit)
-        entry: dict[str, Any] = {"modality": spec.name, "n": len(rows)}
+        chosen, y, subjects = _known(loaded, _able(loaded, m), unit)
+        entry: dict[str, Any] = {"modality": spec.name, "n": len(y)}
         result.append(entry)
-        if not len(rows):
+        if not len(y):
             continue
         entry["positives"] = int((y == 1).any(1).sum())
-        full = _predict(loaded, loaded.data, rows)
+        rows, full = loaded.rows[chosen], p[chosen]
         less = _predict(loaded, without(loaded.data, m, rows), rows)
         entry["mean_change"] = float((less - full).mean())
         entry["mean_absolute_change"] = float(np.abs(less - full).mean())
@@ -129,37 +135,32 @@ def without(data: FusionData, m: int, rows: Rows) -> FusionData:
     """
     available = data.whole.available.clone()
     available[torch.from_numpy(rows), m] = False
-    bits = 1 << torch.arange(available.shape[1], device=available.device)
-    pattern = (available * bits).sum(1)
-    return replace(data, whole=replace(data.whole, available=available, pattern_id=pattern))
+    pattern_id = pattern_ids(available)
+    return replace(data, whole=replace(data.whole, available=available, pattern_id=pattern_id))
 
 
-def _able(data: FusionData, m: int) -> Rows:
-    """Rows that have a modality and another one."""
-    available = data.whole.available.cpu().numpy()
-    return np.flatnonzero(available[:, m] & (available.sum(1) >= 2))
+def _able(loaded: Prepared, m: int) -> Bools:
+    """Which of the stays have a modality and another one."""
+    available = loaded.data.whole.available.cpu().numpy()[loaded.rows]
+    able: Bools = available[:, m] & (available.sum(1) >= 2)
+    return able
 
 
-def _known(
-    loaded: Prepared, rows: Rows, unit: str
-) -> tuple[Rows, NDArray[np.float64], NDArray[Any] | None]:
-    """Rows with a known target, their targets, and what is resampled."""
-    y = loaded.data.whole.y.cpu().numpy().astype(np.float64)[rows]
-    known = ~np.isnan(y).all(1)
-    rows, y = rows[known], y[known]
-    if unit == "stay":
-        return rows, y, None
-    return rows, y, np.array([loaded.data.columns["subject_id"][i] for i in rows])
+def _known(loaded: Prepared, chosen: Bools, unit: str) -> tuple[Bools, Floats, NDArray[Any] | None]:
+    """Which of the chosen stays have a known target, their targets, and what is resampled."""
+    y = loaded.data.labels(loaded.rows).double().numpy()
+    chosen = chosen & ~np.isnan(y).all(1)
+    subjects = [loaded.data.columns["subject_id"][i] for i in loaded.rows[chosen]]
+    return chosen, y[chosen], np.array(subjects) if unit == "patient" else None
 
 
-def _predict(loaded: Prepared, data: FusionData, rows: Rows) -> NDArray[np.float64]:
+def _predict(loaded: Prepared, data: FusionData, rows: Rows) -> Floats:
     return probabilities(forward(loaded.model, data, rows))
 
 
-def _against(one: Any, other: Any) -> dict[str, Any]:
+def _against(one: Judged, other: Judged) -> dict[str, Any]:
     """A metric with its interval, and its paired difference from another model's."""
-    gap = None if one.value is None or other.value is None else one.value - other.value
-    found = paired_bootstrap(one.replicates, other.replicates, gap)
+    found = one.difference(other)
     return {
         **with_interval(one.value, one.replicates),
         "difference": found.value,

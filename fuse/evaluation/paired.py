@@ -17,6 +17,7 @@ from ..config import FuseConfig
 from ..group import RunGroup
 from ..identity import modality_names
 from ..rundir import RunDir
+from .targets import Wide, target_names, wide
 
 _log = logging.getLogger("cm2.fuse.evaluation")
 
@@ -112,40 +113,53 @@ def paired(models: Sequence[Contender], split: str) -> Paired:
     tasks = sorted({config.task for config in configs})
     if len(tasks) > 1:
         raise ConfigError(f"Runs of different tasks cannot be compared: {', '.join(tasks)}.")
-    first = _tables(models[0], split)[0]
-    targets = tuple(dict.fromkeys(first["target"].to_pylist()))
-    text = pa.types.is_string(first["stay_id"].type)
-    seeds = [[_rows(t, targets, text, _path(m)) for t in _tables(m, split)] for m in models]
-    mine = [set.intersection(*(set(rows) for rows in one)) for one in seeds]
-    common = sorted(set.intersection(*mine))
+    tables = [_tables(model, split) for model in models]
+    targets = target_names(tables[0][0])
+    text = pa.types.is_string(tables[0][0]["stay_id"].type)
+    seeds = [
+        [_judged_stays(table, targets, text, model.path) for table in one]
+        for model, one in zip(models, tables, strict=True)
+    ]
+    held = [[set(found.stays) for found in one] for one in seeds]
+    for model, one in zip(models, held, strict=True):
+        if any(stays != one[0] for stays in one):
+            raise DataError(
+                f"The members of {model.path} judged different stays: "
+                f"{', '.join(str(len(stays)) for stays in one)}, "
+                f"{len(set.intersection(*one))} in common. Train and judge the group again."
+            )
+    mine = [one[0] for one in held]
+    common = set.intersection(*mine)
     left_out = [len(stays) - len(common) for stays in mine]
     if not common:
         raise DataError(
             f"The runs share no judged {split} stay: "
-            + ", ".join(f"{_path(m)} has {len(s)}" for m, s in zip(models, mine, strict=True))
+            + ", ".join(f"{m.path} has {len(s)}" for m, s in zip(models, mine, strict=True))
             + ". Compare runs of one cohort."
         )
-    truth = seeds[0][0]
-    for model, one in zip(models, seeds, strict=True):
-        for rows in one:
-            apart = sum(_differ(rows[stay], truth[stay]) for stay in common)
+    order = [stay for stay in seeds[0][0].stays if stay in common]
+    chosen = [[_taken(found, order) for found in one] for one in seeds]
+    truth = chosen[0][0]
+    for model, one_model in zip(models, chosen, strict=True):
+        for found in one_model:
+            apart = int(_differ(found, truth).sum())
             if apart:
                 raise DataError(
                     f"{apart} of {len(common)} common stays have another target or patient in "
-                    f"{_path(model)} than in {_path(models[0])}. Compare runs of one cohort and "
-                    "its labels."
+                    f"{model.path} than in {models[0].path}. Compare runs of one cohort and its "
+                    "labels."
                 )
     if any(left_out):
         _log.warning(
             f"Compared on the {len(common)} {split} stays that all runs have; left out: "
-            + ", ".join(f"{n} of {_path(m).name}" for m, n in zip(models, left_out, strict=True))
+            + ", ".join(f"{n} of {m.path.name}" for m, n in zip(models, left_out, strict=True))
         )
     return Paired(
-        np.array([truth[stay].y for stay in common]),
-        np.array([truth[stay].subject for stay in common]),
-        [[np.array([rows[stay].p for stay in common]) for rows in one] for one in seeds],
+        truth.y,
+        truth.subjects,
+        [[found.p for found in one_model] for one_model in chosen],
         left_out,
-        targets,
+        tuple(targets),
     )
 
 
@@ -175,60 +189,58 @@ def configuration(model: Contender) -> FuseConfig | None:
     return model.members[0].config if isinstance(model, RunGroup) else model.config
 
 
-@dataclass(frozen=True)
-class _Stay:
-    y: list[float]
-    p: list[float]
-    subject: Any
-
-
 def _tables(model: Contender, split: str) -> list[pa.Table]:
     if isinstance(model, Outside):
         return [model.table]
     return model.predictions(split) if isinstance(model, RunGroup) else [model.predictions(split)]
 
 
-def _rows(table: pa.Table, targets: tuple[str, ...], text: bool, path: Path) -> dict[Any, _Stay]:
-    """Predictions by stay, of the stays with a known target or of unknown ones from outside."""
+def _judged_stays(table: pa.Table, targets: list[str], text: bool, path: Path) -> Wide:
+    """Predictions by stay, of the stays with a known target; all where a file tells no targets."""
     n, inside = table.num_rows, "y" in table.column_names
-    ids = [str(i) if text else i for i in table["stay_id"].to_pylist()]
-    names = table["target"].to_pylist() if "target" in table.column_names else [targets[0]] * n
-    y = table["y"].to_pylist() if inside else [None] * n
-    subjects = table["subject_id"].to_pylist() if "subject_id" in table.column_names else [None] * n
-    place = {name: c for c, name in enumerate(targets)}
-    stays: dict[Any, _Stay] = {}
-    for stay, name, label, p, subject in zip(
-        ids, names, y, table["p"].to_pylist(), subjects, strict=True
-    ):
-        if name not in place:
-            raise DataError(f"{path}: unknown target {name!r}; expected {', '.join(targets)}.")
-        row = stays.setdefault(
-            stay, _Stay([np.nan] * len(targets), [np.nan] * len(targets), subject)
-        )
-        if not np.isnan(row.p[place[name]]):
-            raise DataError(f"{path} predicts a stay twice for target {name!r}: {stay}.")
-        row.p[place[name]] = p
-        row.y[place[name]] = np.nan if label is None else float(label)
-    short = sum(bool(np.isnan(row.p).any()) for row in stays.values())
-    if short:
-        raise DataError(
-            f"{path}: {short} of {len(stays)} stays lack one of {len(targets)} targets."
-        )
-    return {s: r for s, r in stays.items() if not inside or not np.isnan(r.y).all()}
+    given = {name: table[name].to_pylist() for name in table.column_names}
+    ids = given["stay_id"]
+    found = wide(
+        pa.table(
+            {
+                "stay_id": [str(i) for i in ids] if text else ids,
+                "subject_id": given.get("subject_id", [None] * n),
+                "target": given.get("target", targets[:1] * n),
+                "y": pa.array(given.get("y", [None] * n), pa.float64()),
+                "p": pa.array(given["p"], pa.float64()),
+            }
+        ),
+        targets,
+        str(path),
+    )
+    known = ~np.isnan(found.y).all(1)
+    return _at(found, np.flatnonzero(known)) if inside else found
 
 
-def _differ(one: _Stay, other: _Stay) -> bool:
+def _taken(found: Wide, stays: list[Any]) -> Wide:
+    place = {stay: i for i, stay in enumerate(found.stays)}
+    return _at(found, np.array([place[stay] for stay in stays]))
+
+
+def _at(found: Wide, rows: NDArray[np.int64]) -> Wide:
+    stays = [found.stays[i] for i in rows]
+    return Wide(stays, found.y[rows], found.p[rows], found.subjects[rows])
+
+
+def _differ(one: Wide, other: Wide) -> NDArray[np.bool_]:
     """Whether target or patient differ; what a file from outside leaves open does not."""
-    told = not np.isnan(one.y).all()
-    if told and not np.array_equal(one.y, other.y, equal_nan=True):
-        return True
-    return one.subject is not None and one.subject != other.subject
+    told = ~np.isnan(one.y).all(1)
+    same = (one.y == other.y) | (np.isnan(one.y) & np.isnan(other.y))
+    named = np.array([subject is not None for subject in one.subjects], dtype=bool)
+    moved = np.array([a != b for a, b in zip(one.subjects, other.subjects, strict=True)])
+    differ: NDArray[np.bool_] = (told & ~same.all(1)) | (named & moved)
+    return differ
 
 
 def _base(model: Contender) -> str:
     config = configuration(model)
     if config is None:
-        return _path(model).stem
+        return model.path.stem
     name = {"cm2": "CM2"}.get(config.model, config.model)
     name = f"{name} ({'+'.join(modality_names(config))})"
     if isinstance(model, RunGroup):
@@ -236,10 +248,6 @@ def _base(model: Contender) -> str:
         name += f" x {seeds} seeds" if seeds > 1 else ""
         name += f" x {folds} folds" if folds else ""
     return name
-
-
-def _path(model: Contender) -> Path:
-    return model.path
 
 
 __all__ = ["Contender", "Outside", "Paired", "configuration", "labels", "paired"]

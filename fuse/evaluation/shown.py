@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...console import metric_table, table
+from .evaluate import PROVES_NOTHING
 from .layout import p_value, span
 from .subgroups import UNKNOWN
-
-FEW = 10
-"""Fewer events or stays without one: a group's numbers prove nothing."""
 
 _POINTS = ("sensitivity", "specificity", "ppv", "npv", "f1")
 
@@ -33,7 +31,7 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for column, groups in metrics.get("by_group", {}).items():
         text = metric_table([(_marked(k, v), split, v) for k, v in groups.items()])
         if any(_few(part) for part in groups.values()):
-            text += f"\n* fewer than {FEW} events or stays without one: proves nothing"
+            text += f"\n* fewer than {PROVES_NOTHING} events or stays without one: proves nothing"
         yield f"by {column}", text
     if without := [entry for entry in metrics.get("without", []) if entry["n"]]:
         yield (
@@ -107,7 +105,7 @@ def _metric(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _few(part: Mapping[str, Any]) -> bool:
-    return bool(min(part["positives"], part["n"] - part["positives"]) < FEW)
+    return bool(min(part["positives"], part["n"] - part["positives"]) < PROVES_NOTHING)
 
 
 def _marked(name: str, part: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import erfc
 from scipy.stats import rankdata
 
-from ...errors import DataError
+from .bootstrap import units_of
 from .discrimination import Floats, checked
 
 
@@ -99,9 +99,7 @@ def delong(
     """
     labels, scores, _ = checked(y, first)
     other = checked(y, second)[1]
-    unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if unit.shape != labels.shape:
-        raise DataError(f"Expected {len(labels)} patients, one for each stay, found {len(unit)}.")
+    unit = units_of(groups, len(labels))
     positive, negative = labels == 1, labels == 0
     with_positive, with_negative = (len(np.unique(unit[c])) for c in (positive, negative))
     if min(with_positive, with_negative) < 2:

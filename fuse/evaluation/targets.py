@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,7 @@ def summarise(
     names = target_names(predictions)
     if len(names) == 1:
         return of(known)
-    y, p, subjects = matrix(predictions, names)
+    _, y, p, subjects = wide(predictions, names)
     groups = subjects if unit == "patient" else None
     result: dict[str, Any] = {
         "n": int((~np.isnan(y)).any(1).sum()),
@@ -74,37 +75,56 @@ def target_names(predictions: pa.Table) -> list[str]:
     return list(dict.fromkeys(predictions["target"].to_pylist()))
 
 
-def matrix(
-    predictions: pa.Table, names: list[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
-    """Turn the long form into one row per stay.
+class Wide(NamedTuple):
+    """Predictions with one row per stay.
+
+    Attributes:
+        stays: Ids, n, each once.
+        y: Targets, ``(n, C)``; NaN where unknown.
+        p: Probabilities, ``(n, C)``.
+        subjects: Patients, ``(n,)``.
+    """
+
+    stays: list[Any]
+    y: NDArray[np.float64]
+    p: NDArray[np.float64]
+    subjects: NDArray[Any]
+
+
+def wide(predictions: pa.Table, names: Sequence[str], where: str = "The table") -> Wide:
+    """Turn the long form into one row per stay, in the order in which stays come.
 
     Args:
         predictions: See `summarise`.
         names: Targets in order, C.
-
-    Returns:
-        Targets ``(n, C)`` with NaN where unknown, probabilities ``(n, C)``, patients ``(n,)``.
+        where: Whose predictions they are, for messages.
 
     Raises:
-        DataError: A stay lacks a target.
+        DataError: An unknown target, a stay that lacks one, or has one twice.
     """
     place = {name: c for c, name in enumerate(names)}
+    targets = predictions["target"].to_pylist()
+    other = next((name for name in targets if name not in place), None)
+    if other is not None:
+        raise DataError(f"{where}: unknown target {other!r}; expected {', '.join(names)}.")
     stays: dict[Any, int] = {}
     row = np.array([stays.setdefault(s, len(stays)) for s in predictions["stay_id"].to_pylist()])
-    column = np.array([place[name] for name in predictions["target"].to_pylist()])
-    y = np.full((len(stays), len(names)), np.nan)
-    p = np.full((len(stays), len(names)), np.nan)
+    column = np.array([place[name] for name in targets])
+    shape = (len(stays), len(names))
+    told = np.bincount(row * len(names) + column, minlength=len(stays) * len(names))
+    told = told.reshape(shape)
+    if (told > 1).any():
+        i, c = np.argwhere(told > 1)[0]
+        raise DataError(f"{where} predicts a stay twice for target {names[c]!r}: {list(stays)[i]}.")
+    short = int((told == 0).any(1).sum())
+    if short:
+        raise DataError(f"{where}: {short} of {len(stays)} stays lack one of {len(names)} targets.")
+    y, p = np.empty(shape), np.empty(shape)
     y[row, column] = predictions["y"].to_numpy(zero_copy_only=False).astype(np.float64)
     p[row, column] = predictions["p"].to_numpy()
-    if np.isnan(p).any():
-        raise DataError(
-            f"Expected a prediction for each of {len(stays)} stays and {len(names)} targets, found "
-            f"{predictions.num_rows}."
-        )
     subjects = np.empty(len(stays), dtype=object)
     subjects[row] = predictions["subject_id"].to_pylist()
-    return y, p, np.array(subjects.tolist())
+    return Wide(list(stays), y, p, np.array(subjects.tolist()))
 
 
-__all__ = ["matrix", "summarise", "target_names"]
+__all__ = ["Wide", "summarise", "target_names", "wide"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
-from .bootstrap import resamples
+from .bootstrap import resamples, units_of
 from .discrimination import checked, threshold_curve
 from .metrics import with_interval
 
@@ -149,8 +149,7 @@ def decision_curve(
 
 def _resampled(table: Floats, groups: ArrayLike | None, replicates: int, seed: int) -> Floats:
     """Sums of rows over resampled patients, ``(R, columns)``."""
-    n = len(table)
-    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    unit = units_of(groups, len(table))
     sums = np.zeros((int(unit.max()) + 1, table.shape[1]))
     np.add.at(sums, unit, table)
     parts = [counts @ sums for counts in resamples(len(sums), replicates, seed)]

@@ -63,9 +63,7 @@ def copula_losses(
         "marginal": RowLoss(-marginal, live & (present >= 1)),
     }
     if full:
-        values = 1 if joint.kind.scalar else joint.D
-        whole = terms.marginal.sum(1) + values * terms.copula
-        losses["likelihood"] = RowLoss(-whole / joint.D, live & (present >= 1))
+        losses["likelihood"] = RowLoss(-joint.total(terms) / joint.D, live & (present >= 1))
     return CopulaLosses(losses, terms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -12,7 +13,24 @@ from .interface import FusionBatch, ModalitySpec
 from .layers import LSTM, Normaliser, masked_mean
 
 
-class SeriesEncoder(nn.Module):
+class Encoder(nn.Module, ABC):
+    """From the values of one modality to its embedding.
+
+    Args:
+        width: Columns of a step or part.
+        columns: Their names, if they mean something.
+    """
+
+    def __init__(self, width: int, columns: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.normaliser = Normaliser(width, columns)
+
+    @abstractmethod
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode ``(B, L, width)`` with real steps or parts ``(B, L)`` into ``(B, D)``."""
+
+
+class SeriesEncoder(Encoder):
     """Last state of a 2-layer LSTM over the standardised series.
 
     Args:
@@ -22,17 +40,16 @@ class SeriesEncoder(nn.Module):
     """
 
     def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.normaliser = Normaliser(width, columns)
+        super().__init__(width, columns)
         self.lstm = LSTM(width, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Encode ``(B, L, width)`` with real steps ``(B, L)`` into ``(B, D)``."""
+        """See `Encoder.forward`."""
         last: Tensor = self.lstm(self.normaliser(x, mask), mask)[1]
         return last
 
 
-class SeriesTransformer(nn.Module):
+class SeriesTransformer(Encoder):
     """Two Transformer layers over the standardised series, gathered by a token of its own.
 
     The paper's Table 10 names a Transformer and no more; this one has sines and cosines as
@@ -45,21 +62,20 @@ class SeriesTransformer(nn.Module):
     """
 
     def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.normaliser = Normaliser(width, columns)
+        super().__init__(width, columns)
         self.projection = nn.Linear(width, size)
         self.summary = Summary(size, layers=2)
         self.size = size
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Encode ``(B, L, width)`` with real steps ``(B, L)`` into ``(B, D)``."""
+        """See `Encoder.forward`."""
         steps = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
         values = self.projection(self.normaliser(x, mask)) + positions(steps, self.size)
         embedding: Tensor = self.summary(values, mask)
         return embedding
 
 
-class VectorEncoder(nn.Module):
+class VectorEncoder(Encoder):
     """Linear projection of the mean over the standardised parts.
 
     Args:
@@ -69,23 +85,19 @@ class VectorEncoder(nn.Module):
     """
 
     def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.normaliser = Normaliser(width, columns)
+        super().__init__(width, columns)
         self.projection = nn.Linear(width, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Encode ``(B, L, width)`` with real parts ``(B, L)`` into ``(B, D)``."""
+        """See `Encoder.forward`."""
         embedding: Tensor = self.projection(masked_mean(self.normaliser(x, mask), mask))
         return embedding
 
 
-ENCODERS: dict[tuple[str, str], type[SeriesEncoder | SeriesTransformer | VectorEncoder]] = {
-    ("series", "lstm"): SeriesEncoder,
-    ("series", "transformer"): SeriesTransformer,
-    ("vector", "lstm"): VectorEncoder,
-    ("vector", "transformer"): VectorEncoder,
+SERIES_ENCODERS: dict[str, type[SeriesEncoder | SeriesTransformer]] = {
+    "lstm": SeriesEncoder,
+    "transformer": SeriesTransformer,
 }
-"""By view of the modality and encoder of series."""
 
 
 class Encoders(nn.Module):
@@ -102,14 +114,17 @@ class Encoders(nn.Module):
         self.names = tuple(spec.name for spec in specs)
         # ModuleDict refuses names with dots and those of its own methods
         self.parts = nn.ModuleList(
-            ENCODERS[spec.view, series](spec.width, size, spec.columns) for spec in specs
+            (SERIES_ENCODERS[series] if spec.view == "series" else VectorEncoder)(
+                spec.width, size, spec.columns
+            )
+            for spec in specs
         )
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit every normaliser to the training rows that have the modality."""
         batches = list(batches)
         for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
-            assert isinstance(part, SeriesEncoder | SeriesTransformer | VectorEncoder)
+            assert isinstance(part, Encoder)
             part.normaliser.start((batch.x[name], _real(batch, name, m)) for batch in batches)
 
     def forward(self, batch: FusionBatch) -> Tensor:

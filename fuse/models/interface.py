@@ -68,6 +68,11 @@ class FusionBatch:
 torch.export.register_dataclass(FusionBatch)
 
 
+def pattern_ids(available: Tensor) -> Tensor:
+    """Number the patterns of availability ``(B, M)``; the first modality is the lowest bit."""
+    return (available * (1 << torch.arange(available.shape[1], device=available.device))).sum(1)
+
+
 class RowLoss(NamedTuple):
     """A loss by row.
 

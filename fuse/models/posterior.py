@@ -67,8 +67,6 @@ def divergence(
         available: ``(B, M)`` bool.
         started: 1 once the mixtures have started from data; no row contributes before.
     """
-    values = 1 if joint.kind.scalar else joint.D
-    log_p = terms.marginal.sum(1) + values * terms.copula
-    log_p = log_p.reshape(-1, len(available)).mean(0)
+    log_p = joint.total(terms).reshape(-1, len(available)).mean(0)
     value = -log_p - posterior.entropy(available)
     return RowLoss(value / joint.D, (started > 0) & available.any(1))

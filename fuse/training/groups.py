@@ -11,27 +11,25 @@ from ...cache.layout import RUNS
 from ...errors import CM2Error, ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
-from ..group import GROUP, RunGroup, is_group
+from ..group import RunGroup, is_group
 from ..identity import identify, modality_names
 from ..rundir import RunDir
 from . import trainer
 
 
-def members(config: FuseConfig, seeds: Sequence[int], folds: int) -> list[FuseConfig]:
+def members(config: FuseConfig, seeds: Sequence[int], every_fold: bool = False) -> list[FuseConfig]:
     """Configurations of a group, by seed and fold.
 
     Args:
         config: What they share.
         seeds: Seeds; empty takes that of the configuration.
-        folds: Number of folds; 0 for none.
-
-    Raises:
-        ConfigError: An impossible number of folds.
+        every_fold: All folds of the configuration's cross-validation instead of its one.
     """
+    folds = range(config.folds) if every_fold else (config.fold,)
     return [
-        FuseConfig.of({**config.model_dump(), "seed": seed, "folds": folds, "fold": fold})
+        FuseConfig.of({**config.model_dump(), "seed": seed, "fold": fold})
         for seed in seeds or (config.seed,)
-        for fold in range(max(folds, 1))
+        for fold in folds
     ]
 
 
@@ -57,7 +55,7 @@ def fuse_group(
     config: FuseConfig,
     cache: Path,
     seeds: Sequence[int],
-    folds: int = 0,
+    every_fold: bool = False,
     out: Path | None = None,
     *,
     device: str = "auto",
@@ -72,7 +70,7 @@ def fuse_group(
         config: What they share.
         cache: Where the embeddings are.
         seeds: Seeds; empty takes that of the configuration.
-        folds: Number of folds; 0 for none.
+        every_fold: Train all folds of the configuration's cross-validation.
         out: Directory of the group; by default one below `CACHE/runs`.
         device: See `trainer.fuse`.
         progress: Counts runs, and the epochs of each.
@@ -86,10 +84,10 @@ def fuse_group(
     from ..evaluation.group import judge_group
 
     stop = stop or never()
-    configs = members(config, seeds, folds)
+    configs = members(config, seeds, every_fold)
     identities = [identify(one, cache) for one in configs]
     digest = fingerprint([one.digest for one in identities])
-    kind = "folds" if folds else "seeds"
+    kind = "folds" if every_fold else "seeds"
     name = f"{kind}-{config.model}-{config.task}-{'+'.join(modality_names(identities[0].config))}"
     path = cache / RUNS / f"{name[:80]}-{digest[:12]}" if out is None else out
     _require_ours(path, digest)
@@ -99,23 +97,23 @@ def fuse_group(
             try:
                 runs.append(trainer.fuse(one, cache, device=device, progress=progress, stop=stop))
             except CM2Error as error:
-                said = f"seed {one.seed}" + (f", fold {one.fold}" if folds else "")
+                said = f"seed {one.seed}" + (f", fold {one.fold}" if one.folds else "")
                 error.args = (f"The member of {said} of the group {path}: {error}",)
                 raise
             advance(1)
-    content: dict[str, Any] = {"identity": digest, "kind": kind, "folds": folds}
+    content: dict[str, Any] = {"identity": digest, "kind": kind, "folds": config.folds}
     group = RunGroup.write(path, runs, content)
     judge_group(group, "val")
     return group
 
 
 def plan(
-    config: FuseConfig, cache: Path, seeds: Sequence[int], folds: int = 0
+    config: FuseConfig, cache: Path, seeds: Sequence[int], every_fold: bool = False
 ) -> list[dict[str, Any]]:
     """Say what `fuse_group` would do: what `trainer.plan` says of every member."""
     return [
-        {"seed": one.seed, "fold": one.fold if folds else None, **trainer.plan(one, cache)}
-        for one in members(config, seeds, folds)
+        {"seed": one.seed, "fold": one.fold if one.folds else None, **trainer.plan(one, cache)}
+        for one in members(config, seeds, every_fold)
     ]
 
 
@@ -125,11 +123,7 @@ def _require_ours(path: Path, digest: str) -> None:
         if RunGroup(path).record["identity"] != digest:
             raise ConfigError(f"{path} holds another group of runs. Choose another --out.")
         return
-    held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-    if held:
-        raise ConfigError(
-            f"{path} holds {held[0]!r} and no {GROUP}. Choose an empty directory for --out."
-        )
+    trainer.require_empty(path, "group")
 
 
 __all__ = ["fuse_group", "members", "parse_seeds", "plan"]

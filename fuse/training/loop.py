@@ -60,7 +60,7 @@ def train(
             seen.append(data.rows("val"))
         model.start(data.batches(np.concatenate(seen)))
         if config.class_weight == "balanced":
-            model.weigh(data.batch(rows).y)
+            model.weigh(data.labels(rows).to(data.device))
     with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
         advance(len(state.history))
         while not ended(state.history, config):
@@ -166,7 +166,7 @@ def _validate(model: FusionModel, data: FusionData) -> dict[str, float | None]:
     for output in outputs:
         meter.add(output.losses)
     means = meter.means()
-    y = data.batch(rows).y.cpu().numpy()
+    y = data.labels(rows).numpy()
     p = probabilities(outputs)
     return {
         "val_loss": means.pop("task"),

@@ -96,15 +96,20 @@ def _folder(identity: Identity, cache: Path, out: Path | None) -> Path:
     return cache / RUNS / identity.name if out is None else out
 
 
+def require_empty(path: Path, kind: str) -> None:
+    """Raise ConfigError when a directory holds anything but a lease; `kind` is what it is not."""
+    held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    held = [name for name in held if not name.startswith(".") and name != Lease.NAME]
+    if held:
+        raise ConfigError(
+            f"{path} holds {held[0]!r} and is no {kind}. Choose an empty directory for --out."
+        )
+
+
 def _require_same(run: RunDir, identity: Identity) -> None:
     """Raise ConfigError when the directory holds anything but this run."""
     if not (run.path / CONFIG).is_file():
-        held = sorted(p.name for p in run.path.iterdir()) if run.path.is_dir() else []
-        held = [name for name in held if not name.startswith(".") and name != Lease.NAME]
-        if held:
-            raise ConfigError(
-                f"{run.path} holds {held[0]!r} and is no run. Choose an empty directory for --out."
-            )
+        require_empty(run.path, "run")
         return
     found = differences(identity.record, run.record)
     if found:

@@ -100,7 +100,7 @@ def test_patients_as_text_and_a_wrong_number_of_them() -> None:
     np.testing.assert_array_equal(
         by_text, bootstrap(y, [p], patients, replicates=5)[0].values["auroc"]
     )
-    with pytest.raises(DataError, match="60 stays, found 59"):
+    with pytest.raises(DataError, match="60 patients, one for each stay, found 59"):
         bootstrap(y, [p], names[1:], replicates=5)
 
 

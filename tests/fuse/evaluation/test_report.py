@@ -305,3 +305,9 @@ def test_a_run_of_two_modalities_names_them(make_run: MakeRun) -> None:
     run: RunDir = make_run(modalities=MODALITIES[:2], model="concat", copula=None)
     titles = [row["title"] for row in content(run, None, [])["inputs"]]
     assert titles == ["EHR series", "Chest film"]
+
+
+@pytest.mark.parametrize("encoder", ["lstm", "transformer"])
+def test_the_encoder_of_series_is_called_by_its_name(make_run: MakeRun, encoder: str) -> None:
+    page = content(make_run(series_encoder=encoder), None, [])
+    assert page["inputs"][0]["encoder"].lower() == f"{encoder} over the series"

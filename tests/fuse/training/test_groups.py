@@ -16,7 +16,7 @@ from cm2.errors import ConfigError, DataError, Interrupted
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import load
 from cm2.fuse.evaluation.compare import compare
-from cm2.fuse.evaluation.evaluate import evaluate, evaluate_group
+from cm2.fuse.evaluation.evaluate import evaluate
 from cm2.fuse.evaluation.looks import Looks
 from cm2.fuse.group import RunGroup, open_runs
 from cm2.fuse.identity import identify
@@ -104,7 +104,7 @@ def test_another_group_in_the_directory_and_a_lost_member_are_refused(
 
 def test_folds_cut_patients_and_every_stay_is_tested_once(cache: Path) -> None:
     tested: list[int] = []
-    for one in members(config(task="ihm"), (), 4):
+    for one in members(config(task="ihm", folds=4), (), every_fold=True):
         data = load(cache, identify(one, cache).config)
         by_subject: dict[int, set[str]] = {}
         columns = zip(data.columns["subject_id"], data.columns["split"], strict=True)
@@ -116,8 +116,8 @@ def test_folds_cut_patients_and_every_stay_is_tested_once(cache: Path) -> None:
 
 
 def test_pooled_folds_judge_every_stay_by_a_model_that_did_not_see_it(cache: Path) -> None:
-    group = fuse_group(config(task="ihm"), cache, (), 3)
-    evaluate_group(group, cache, "test", replicates=50)
+    group = fuse_group(config(task="ihm", folds=3), cache, (), every_fold=True)
+    evaluate(group, cache, "test", replicates=50)
     (pooled,) = group.predictions("test")
     known = pooled.filter(pooled["y"].is_valid())
     found = group.metrics("test")
@@ -125,6 +125,11 @@ def test_pooled_folds_judge_every_stay_by_a_model_that_did_not_see_it(cache: Pat
     assert found["n"] == known.num_rows == len(set(known["stay_id"].to_pylist()))
     assert found["auroc"]["value"] == pytest.approx(roc_auc_score(known["y"], known["p"]))
     assert [run.info["looks"] for run in group.members] == [{"test": 1}] * 3
+
+
+def test_seeds_of_one_fold_keep_that_fold(cache: Path) -> None:
+    found = members(config(task="ihm", folds=3, fold=2), (0, 1))
+    assert [(one.seed, one.folds, one.fold) for one in found] == [(0, 3, 2), (1, 3, 2)]
 
 
 @pytest.mark.parametrize("folds", [1, 2])
@@ -181,7 +186,7 @@ def test_several_labels_are_compared_by_their_mean(cache: Path) -> None:
     group = fuse_group(config(task="ph"), cache, (3, 4))
     for run in (first, second):
         evaluate(run, cache, replicates=20)
-    evaluate_group(group, cache, replicates=20)
+    evaluate(group, cache, replicates=20)
     rows = compare([first, group], second, replicates=20, metrics=("auroc",))
     assert [row["seeds"] for row in rows] == [1, 2, 1]
     values = [run.metrics("test")["auroc"]["value"] for run in group.members]  # type: ignore[index]
@@ -301,3 +306,16 @@ def test_stays_of_another_cohort_do_not_overwrite_the_runs_own_result(
     assert own["external"] is None
     assert run.metrics("test") == own
     assert run.info["looks"]["test"] == 1
+
+
+def test_a_group_is_judged_on_the_stays_of_another_cohort_and_not_on_its_own(
+    cache: Path, make_cache: CacheMaker, tmp_path: Path
+) -> None:
+    group = fuse_group(config(task="ihm"), cache, (0, 1))
+    own = evaluate(group, cache, "test", replicates=20)
+    other = make_cache(tmp_path / "other", dataset="elsewhere", shift=1, seed=3)
+    found = evaluate(group, other, "all", replicates=20)
+    assert found["external"].startswith("elsewhere")
+    assert own["external"] is None
+    assert found["n"] != own["n"]
+    assert group.metrics("test") == own
