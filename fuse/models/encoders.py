@@ -14,20 +14,39 @@ from .layers import LSTM, Normaliser, masked_mean
 
 
 class Encoder(nn.Module, ABC):
-    """From the values of one modality to its embedding.
+    """From the values of one modality to its embedding, in two halves.
+
+    A method that lets modalities meet inside the encoders acts between the halves.
+
+    Attributes:
+        between: Width of the states between the halves.
 
     Args:
         width: Columns of a step or part.
         columns: Their names, if they mean something.
     """
 
+    between: int
+
     def __init__(self, width: int, columns: Sequence[str] = ()) -> None:
         super().__init__()
         self.normaliser = Normaliser(width, columns)
 
     @abstractmethod
+    def states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """First half: ``(B, L, width)`` with real steps or parts ``(B, L)`` to states.
+
+        Returns:
+            ``(B, L, between)``; a step that is not real says nothing.
+        """
+
+    @abstractmethod
+    def gather(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Second half: states ``(B, L, between)``, zero where not real, to ``(B, D)``."""
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Encode ``(B, L, width)`` with real steps or parts ``(B, L)`` into ``(B, D)``."""
+        return self.gather(self.states(x, mask), mask)
 
 
 class SeriesEncoder(Encoder):
@@ -42,11 +61,15 @@ class SeriesEncoder(Encoder):
     def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
         super().__init__(width, columns)
         self.lstm = LSTM(width, size)
+        self.between = size
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See `Encoder.forward`."""
-        last: Tensor = self.lstm(self.normaliser(x, mask), mask)[1]
-        return last
+    def states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """States of the first layer."""
+        return self.lstm.read(0, self.normaliser(x, mask), mask)
+
+    def gather(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Last state of the second layer."""
+        return self.lstm.read(1, states, mask)[:, -1]
 
 
 class SeriesTransformer(Encoder):
@@ -65,13 +88,17 @@ class SeriesTransformer(Encoder):
         super().__init__(width, columns)
         self.projection = nn.Linear(width, size)
         self.summary = Summary(size, layers=2)
-        self.size = size
+        self.between = size
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See `Encoder.forward`."""
+    def states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Projected values with their positions."""
         steps = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device)
-        values = self.projection(self.normaliser(x, mask)) + positions(steps, self.size)
-        embedding: Tensor = self.summary(values, mask)
+        values: Tensor = self.projection(self.normaliser(x, mask))
+        return values + positions(steps, self.between)
+
+    def gather(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Output of the gathering token."""
+        embedding: Tensor = self.summary(states, mask)
         return embedding
 
 
@@ -87,10 +114,16 @@ class VectorEncoder(Encoder):
     def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
         super().__init__(width, columns)
         self.projection = nn.Linear(width, size)
+        self.between = width
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See `Encoder.forward`."""
-        embedding: Tensor = self.projection(masked_mean(self.normaliser(x, mask), mask))
+    def states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The standardised parts."""
+        standardised: Tensor = self.normaliser(x, mask)
+        return standardised
+
+    def gather(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Projection of their mean."""
+        embedding: Tensor = self.projection(masked_mean(states, mask))
         return embedding
 
 
@@ -136,12 +169,44 @@ class Encoders(nn.Module):
         Returns:
             ``(B, M, D)``, zero where the modality is absent.
         """
-        embeddings = [
-            part(batch.x[name], _real(batch, name, m))
-            for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True))
+        states, real = self.states(batch)
+        return self.gather(states, real, batch.available)
+
+    def between(self) -> list[int]:
+        """Widths of the states of every modality."""
+        return [part.between for part in self.parts if isinstance(part, Encoder)]
+
+    def states(self, batch: FusionBatch) -> tuple[list[Tensor], list[Tensor]]:
+        """Run the first half of every encoder.
+
+        Returns:
+            By modality, states ``(B, L, between)`` and which of them are real, ``(B, L)`` bool.
+        """
+        real = [_real(batch, name, m) for m, name in enumerate(self.names)]
+        states = [
+            part.states(batch.x[name], mask)
+            for name, part, mask in zip(self.names, self.parts, real, strict=True)
+            if isinstance(part, Encoder)
         ]
-        z = torch.stack(embeddings, 1)
-        return torch.where(batch.available.unsqueeze(-1), z, 0.0)
+        return states, real
+
+    def gather(self, states: list[Tensor], real: list[Tensor], available: Tensor) -> Tensor:
+        """Run the second half of every encoder.
+
+        Args:
+            states: By modality, ``(B, L, between)``.
+            real: By modality, ``(B, L)`` bool.
+            available: ``(B, M)`` bool.
+
+        Returns:
+            ``(B, M, D)``, zero where the modality is absent.
+        """
+        embeddings = [
+            part.gather(values, mask)
+            for part, values, mask in zip(self.parts, states, real, strict=True)
+            if isinstance(part, Encoder)
+        ]
+        return torch.where(available.unsqueeze(-1), torch.stack(embeddings, 1), 0.0)
 
 
 def _real(batch: FusionBatch, name: str, m: int) -> Tensor:

@@ -64,26 +64,37 @@ class LSTM(nn.Module):
             States of the last layer after each step, ``(B, L, hidden)``, and after the last step,
             ``(B, hidden)``; zero before the first step that counts.
         """
-        keep = mask.unsqueeze(-1).unbind(1)
-        states: list[Tensor] = []
         for layer in range(self.layers):
-            into = getattr(self, f"weight_ih_l{layer}")
-            back = getattr(self, f"weight_hh_l{layer}").T
-            inputs = (x @ into.T + getattr(self, f"bias_l{layer}")).unbind(1)
-            states = []
-            # The state before the first step is zero: no recurrent product, no forget gate.
-            i, _, g, o = inputs[0].chunk(4, -1)
-            cell = torch.where(keep[0], i.sigmoid() * g.tanh(), 0.0)
-            state = torch.where(keep[0], o.sigmoid() * cell.tanh(), 0.0)
+            x = self.read(layer, x, mask)
+        return x, x[:, -1]
+
+    def read(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
+        """Read a series by one layer alone.
+
+        Args:
+            layer: Number of the layer, from 0.
+            x: What the layer reads, ``(B, L, ·)``.
+            mask: Steps that count, ``(B, L)`` bool.
+
+        Returns:
+            States after each step, ``(B, L, hidden)``.
+        """
+        keep = mask.unsqueeze(-1).unbind(1)
+        into = getattr(self, f"weight_ih_l{layer}")
+        back = getattr(self, f"weight_hh_l{layer}").T
+        inputs = (x @ into.T + getattr(self, f"bias_l{layer}")).unbind(1)
+        # The state before the first step is zero: no recurrent product, no forget gate.
+        i, _, g, o = inputs[0].chunk(4, -1)
+        cell = torch.where(keep[0], i.sigmoid() * g.tanh(), 0.0)
+        state = torch.where(keep[0], o.sigmoid() * cell.tanh(), 0.0)
+        states = [state]
+        for t in range(1, len(inputs)):
+            i, f, g, o = (inputs[t] + state @ back).chunk(4, -1)
+            cell_next = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
+            cell = torch.where(keep[t], cell_next, cell)
             states.append(state)
-            for t in range(1, len(inputs)):
-                i, f, g, o = (inputs[t] + state @ back).chunk(4, -1)
-                cell_next = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-                state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
-                cell = torch.where(keep[t], cell_next, cell)
-                states.append(state)
-            x = torch.stack(states, 1)
-        return x, states[-1]
+        return torch.stack(states, 1)
 
 
 class Normaliser(nn.Module):
