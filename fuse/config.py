@@ -17,7 +17,18 @@ from .combinations import FROM_COPULA, complaints
 from .drop import Drop
 from .published import Published
 
-MODELS = ("cm2", "concat", "single")
+MODELS = (
+    "cm2",
+    "concat",
+    "single",
+    "availability",
+    "late",
+    "unified",
+    "unified_dynamic",
+    "medfuse",
+    "mmtm",
+    "daft",
+)
 """Names of the built-in models; `fuse.models` maps them to classes."""
 
 COPULAS = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")

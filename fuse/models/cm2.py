@@ -64,6 +64,8 @@ class CM2(FusionModel):
         ConfigError: The copula space is wider than the embeddings.
     """
 
+    reference: ClassVar[str] = "Cross-Modal Alignment via Variational Copula Modelling, ICML 2025"
+    absence: ClassVar[str] = "--impute; availability bits"
     learns_alone: ClassVar[tuple[str, ...]] = ("joint.marginals.",)
     dependence: ClassVar[tuple[str, ...]] = ("joint.raw",)
 

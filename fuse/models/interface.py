@@ -166,6 +166,8 @@ class FusionModel(nn.Module, ABC):
     is complete.
 
     Attributes:
+        reference: Where the method was published; `plain` where it needs no publication.
+        absence: What it does about an absent modality, in a few words.
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
         uses_all_modalities: Every available modality can change the prediction.
         models_interaction: Modalities meet before the last linear map.
@@ -175,6 +177,8 @@ class FusionModel(nn.Module, ABC):
             without weight decay.
     """
 
+    reference: ClassVar[str] = "plain"
+    absence: ClassVar[str]
     vmappable: ClassVar[bool] = True
     uses_all_modalities: ClassVar[bool] = True
     models_interaction: ClassVar[bool] = True

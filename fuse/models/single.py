@@ -25,6 +25,7 @@ class Single(FusionModel):
         ConfigError: Not exactly one modality was chosen.
     """
 
+    absence: ClassVar[str] = "is trained and judged on the stays that have it"
     models_interaction: ClassVar[bool] = False
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:

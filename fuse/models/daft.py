@@ -1,0 +1,117 @@
+"""DAFT: one modality's states shifted and scaled by the others (Pölsterl et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FuseConfig
+from .encoders import Encoder, Encoders
+from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
+from .layers import Dropout, masked_mean
+from .task import binary
+
+RATIO = 7
+
+
+class Affine(nn.Module):
+    """Scale and shift of states from their own mean and another modality's embedding.
+
+    Args:
+        width: Width W of the states.
+        other: Width of the other modality's embedding.
+    """
+
+    def __init__(self, width: int, other: int) -> None:
+        super().__init__()
+        bottleneck = max(16, (width + other) // RATIO)
+        self.squeeze = nn.Linear(width + other, bottleneck, bias=False)
+        self.expand = nn.Linear(bottleneck, 2 * width, bias=False)
+
+    def forward(self, states: Tensor, mean: Tensor, other: Tensor) -> Tensor:
+        """Modulate states.
+
+        Args:
+            states: ``(B, L, W)``.
+            mean: Their mean, ``(B, W)``.
+            other: Embedding of the other modality, ``(B, other)``.
+        """
+        both = self.squeeze(torch.cat([other, mean], -1)).relu()
+        scale, shift = self.expand(both).unsqueeze(1).chunk(2, -1)
+        # Without biases the scale starts near 0: counted from 1 it does not silence the states.
+        modulated: Tensor = states * (1 + scale) + shift
+        return modulated
+
+
+class DAFT(FusionModel):
+    """An anchor's states, modulated by every other modality in turn.
+
+    The anchor is the first series, or the first modality if there is none. This is the form that
+    MedFuse's authors compare with: the original modulates the film by a table of numbers.
+
+    An absent modality modulates nothing. A stay without the anchor has one state of zeros, which
+    the others shift.
+    """
+
+    reference: ClassVar[str] = "Pölsterl et al., MICCAI 2021, in the form of MedFuse"
+    absence: ClassVar[str] = "modulates nothing"
+
+    def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
+        super().__init__(specs, config, targets)
+        self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
+        views = [spec.view for spec in self.specs]
+        self.anchor = views.index("series") if "series" in views else 0
+        self.others = [m for m in range(len(self.specs)) if m != self.anchor]
+        width = self.encoders.between()[self.anchor]
+        self.blocks = nn.ModuleList(Affine(width, config.hidden) for _ in self.others)
+        self.dropout = Dropout()
+        self.linear = nn.Linear(config.hidden, targets)
+
+    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
+        """Dropout of the anchor's embedding."""
+        return {"dropout.tokens": (self.config.hidden,)} if training else {}
+
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit the normalisers."""
+        self.encoders.start(batches)
+
+    def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        """Predict and judge a batch."""
+        states, real = self.encoders.states(batch)
+        z = self.encoders.gather(states, real, batch.available)
+        if self.others:
+            anchor = self.encoders.parts[self.anchor]
+            assert isinstance(anchor, Encoder)
+            embedding = anchor.gather(*self.modulated(states, real, z, batch.available))
+            z = torch.cat([z[:, : self.anchor], embedding.unsqueeze(1), z[:, self.anchor + 1 :]], 1)
+        token = self.dropout(z[:, self.anchor], hyper.dropout, batch.noise.get("dropout.tokens"))
+        logits: Tensor = self.linear(token)
+        z = torch.where(batch.available.unsqueeze(-1), z, 0.0)
+        return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})
+
+    def modulated(
+        self, states: list[Tensor], real: list[Tensor], z: Tensor, available: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let every other modality act on the anchor's states, one after the other.
+
+        Args:
+            states: By modality, ``(B, L, ·)``.
+            real: By modality, ``(B, L)`` bool.
+            z: Embeddings of the modalities, ``(B, M, D)``, zero where absent.
+            available: ``(B, M)`` bool.
+
+        Returns:
+            The anchor's states and which of them are real.
+        """
+        first = torch.arange(real[self.anchor].shape[1], device=z.device) == 0
+        mask = real[self.anchor] | (first & ~available[:, self.anchor : self.anchor + 1])
+        there = real[self.anchor].unsqueeze(-1)
+        values = torch.where(there, states[self.anchor], 0.0)
+        for m, block in zip(self.others, self.blocks, strict=True):
+            acted = block(values, masked_mean(values, mask), z[:, m])
+            acted = torch.where(mask.unsqueeze(-1), acted, 0.0)
+            values = torch.where(available[:, m].reshape(-1, 1, 1), acted, values)
+        return values, mask

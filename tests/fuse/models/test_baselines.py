@@ -1,0 +1,195 @@
+"""What each baseline computes, held against closed forms and against what it must not do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cm2.fuse.config import FuseConfig
+from cm2.fuse.inference import build
+from cm2.fuse.models import MODELS
+from cm2.fuse.models.daft import DAFT
+from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec
+from cm2.fuse.models.late import Late
+from cm2.fuse.models.medfuse import MedFuse
+from cm2.fuse.models.unified import UnifiedDynamic
+
+SPECS = (
+    ModalitySpec("ehr", "series", 4),
+    ModalitySpec("cxr", "vector", 6),
+    ModalitySpec("report", "vector", 5),
+)
+SMALL: dict[str, object] = {"hidden": 16, "fusion_hidden": 16, "dropout": 0.0}
+
+
+def make_model(name: str, specs: tuple[ModalitySpec, ...] = SPECS) -> FusionModel:
+    torch.manual_seed(0)
+    return build(specs, FuseConfig.of({**SMALL, "model": name}))
+
+
+def make_batch(n: int, parts: int = 3, specs: tuple[ModalitySpec, ...] = SPECS) -> FusionBatch:
+    generator = torch.Generator().manual_seed(1)
+    x = {s.name: torch.randn(n, parts, s.width, generator=generator) for s in specs}
+    mask = {s.name: torch.ones(n, parts, dtype=torch.bool) for s in specs}
+    available = torch.rand(n, len(specs), generator=generator) < 0.6
+    available[torch.arange(n), torch.arange(n) % len(specs)] = True
+    y = (torch.rand(n, 1, generator=generator) < 0.5).float()
+    return FusionBatch(x, mask, available, torch.zeros(n), y)
+
+
+def run(model: FusionModel, batch: FusionBatch) -> Tensor:
+    logits: Tensor = model(batch, Hyper.of(model.config)).logits
+    return logits
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("single", "cm2")])
+def test_a_map_of_parts_is_worth_its_mean(name: str) -> None:
+    """No method here reads more of a film's map than its spatial mean."""
+    model, batch = make_model(name), make_batch(8)
+    pooled = {
+        spec.name: batch.x[spec.name].mean(1, keepdim=True).expand(-1, 3, -1)
+        if spec.view == "vector"
+        else batch.x[spec.name]
+        for spec in SPECS
+    }
+    torch.testing.assert_close(
+        run(model, dataclasses.replace(batch, x=pooled)), run(model, batch), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_medfuse_equals_torchs_lstm_over_packed_tokens() -> None:
+    model, batch = make_model("medfuse"), make_batch(12)
+    assert isinstance(model, MedFuse)
+    reference = nn.LSTM(16, 16, batch_first=True)
+    ours = model.lstm
+    with torch.no_grad():
+        reference.weight_ih_l0.copy_(ours.weight_ih_l0)  # type: ignore[arg-type]
+        reference.weight_hh_l0.copy_(ours.weight_hh_l0)  # type: ignore[arg-type]
+        reference.bias_ih_l0.copy_(ours.bias_l0)  # type: ignore[arg-type]
+        reference.bias_hh_l0.zero_()
+    z, lengths = model.encoders(batch), batch.available.sum(1)
+    first = torch.argsort((~batch.available).int(), dim=1, stable=True)  # available tokens first
+    tokens = z.gather(1, first.unsqueeze(-1).expand_as(z))
+    packed = nn.utils.rnn.pack_padded_sequence(
+        tokens, lengths, batch_first=True, enforce_sorted=False
+    )
+    expected = model.linear(reference(packed)[1][0][0])
+    assert len(lengths.unique()) == 3
+    torch.testing.assert_close(run(model, batch), expected)
+
+
+def test_late_fusion_is_the_mean_probability_of_what_is_there() -> None:
+    model, batch = make_model("late"), make_batch(12)
+    assert isinstance(model, Late)
+    each = model.branches(model.encoders(batch)).sigmoid()[..., 0].T  # (B, M)
+    mean = torch.where(batch.available, each, 0.0).sum(1) / batch.available.sum(1)
+    torch.testing.assert_close(run(model, batch).sigmoid()[:, 0], mean)
+
+
+def test_a_stay_with_one_modality_is_answered_by_its_own_classifier() -> None:
+    model, batch = make_model("unified_dynamic"), make_batch(12)
+    assert isinstance(model, UnifiedDynamic)
+    z = model.encoders(batch)
+    alone, joint = model.branches(z), model.linear(z.flatten(1))
+    only = batch.available.sum(1) == 1
+    assert 0 < only.sum() < 12
+    for b, logit in enumerate(run(model, batch)):
+        m = int(batch.available[b].int().argmax())
+        torch.testing.assert_close(logit, alone[m, b] if only[b] else joint[b])
+
+
+def test_availability_reads_no_value() -> None:
+    model, batch = make_model("availability"), make_batch(12)
+    other = dataclasses.replace(batch, x={k: v + 1 for k, v in batch.x.items()})
+    assert torch.equal(run(model, batch), run(model, other))
+    fewer = dataclasses.replace(batch, available=torch.eye(3, dtype=torch.bool).repeat(4, 1))
+    assert not torch.equal(run(model, batch), run(model, fewer))
+
+
+def test_each_step_of_mmtm_moves_its_own_branch_and_the_block() -> None:
+    """The published code gave the series' step the image's parameters."""
+    model = make_model("mmtm")
+    names = [name for name, _ in model.named_parameters()]
+    objectives = model.objectives(Hyper.of(model.config))
+    assert [list(o.weights) for o in objectives] == [
+        *([f"task.{spec.name}"] for spec in SPECS),
+        ["task"],
+    ]
+    moved = []
+    for objective in objectives:
+        assert objective.parameters is not None
+        moved.append({n for n in names if n.startswith(objective.parameters)})
+    for m, own in enumerate(moved[:-1]):
+        rest = own - {n for n in names if n.startswith("block.")}
+        assert rest == {
+            n for n in names if n.startswith((f"encoders.parts.{m}.", f"branches.parts.{m}."))
+        }
+    assert moved[-1] == {n for n in names if not n.startswith("branches.")}
+    assert set.union(*moved) == set(names)
+
+
+def test_mmtm_gates_lie_between_zero_and_one_and_see_every_modality() -> None:
+    model, batch = make_model("mmtm"), make_batch(6)
+    states, real = model.encoders.states(batch)  # type: ignore[operator,union-attr]
+    gated = model.gated(states, real)  # type: ignore[operator]
+    for values, scaled in zip(states, gated, strict=True):
+        ratio = (scaled / values)[values.abs() > 1e-3]
+        assert ((ratio > 0) & (ratio < 1)).all()
+
+
+def test_daft_starts_near_the_anchors_own_states() -> None:
+    """Counted from 0 the scale would silence them."""
+    model, batch = make_model("daft"), make_batch(6)
+    assert isinstance(model, DAFT)
+    batch = dataclasses.replace(batch, available=torch.ones(6, 3, dtype=torch.bool))
+    with torch.no_grad():
+        for block in model.blocks:
+            block.expand.weight.zero_()  # type: ignore[union-attr]
+    states, real = model.encoders.states(batch)
+    z = model.encoders.gather(states, real, batch.available)
+    values, mask = model.modulated(states, real, z, batch.available)
+    assert torch.equal(values, states[0])
+    assert torch.equal(mask, real[0])
+
+
+def auroc(score: Tensor, y: Tensor) -> float:
+    positive, negative = score[y == 1], score[y == 0]
+    return float((positive.unsqueeze(1) > negative).double().mean())
+
+
+def both_needed(n: int, seed: int) -> FusionBatch:
+    """A label that is the sign of a product: neither factor says anything alone."""
+    random = np.random.default_rng(seed)
+    a, b = random.choice([-1.0, 1.0], (2, n))
+    x = {
+        name: torch.from_numpy(
+            np.repeat(sign[:, None, None], 3, 2) + 0.3 * random.normal(size=(n, steps, 3))
+        ).float()
+        for name, sign, steps in (("ehr", a, 4), ("cxr", b, 1))
+    }
+    mask = {name: torch.ones(values.shape[:2], dtype=torch.bool) for name, values in x.items()}
+    y = torch.from_numpy((a * b > 0).astype(np.float32)).unsqueeze(1)
+    return FusionBatch(x, mask, torch.ones(n, 2, dtype=torch.bool), torch.full((n,), 3), y)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "single"])
+def test_a_label_that_needs_both_modalities_tells_which_methods_let_them_meet(name: str) -> None:
+    specs = (ModalitySpec("ehr", "series", 3), ModalitySpec("cxr", "vector", 3))
+    torch.manual_seed(0)
+    options = {**SMALL, "model": name, "copula_dim": 4, "K": 2}
+    model = build(specs, FuseConfig.of(options))
+    train, test = both_needed(400, 1), both_needed(400, 2)
+    model.start([train])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    hyper = Hyper.of(model.config)
+    for _ in range(150):
+        for objective in model.objectives(hyper):
+            optimizer.zero_grad()
+            objective.total(model(train, hyper).losses).backward()
+            optimizer.step()
+    found = auroc(run(model, test)[:, 0], test.y[:, 0])
+    assert found > 0.9 if model.models_interaction else found < 0.65
