@@ -1,7 +1,7 @@
-"""What alignment and imputation are worth on real data: the PhysioNet 2012 challenge (set A).
+"""What alignment, imputation and the rivals are worth on real data: PhysioNet 2012 (set A).
 
 Vital signs and laboratory values of 4,000 intensive-care stays as two modalities, hospital death as
-the task; as time series and as summary features; all laboratory values, or half of them withheld
+the task; as time series and as summary features; all laboratory values, or a share of them withheld
 at random or from those at little risk. Every method has the same splits, budget and seeds, and is
 compared with concatenation on the same test stays.
 
@@ -41,7 +41,14 @@ BUDGET = {
 }
 METHODS: dict[str, dict[str, object]] = {
     "vitals alone": {"model": "single", "modalities": ("vitals",)},
+    "availability alone": {"model": "availability"},
     "concat": {"model": "concat"},
+    "late fusion": {"model": "late"},
+    "Unified": {"model": "unified"},
+    "Unified, dynamic": {"model": "unified_dynamic"},
+    "MedFuse": {"model": "medfuse"},
+    "MMTM": {"model": "mmtm"},
+    "DAFT": {"model": "daft"},
     "cm2, no alignment": {"align": "none"},
     "cm2, cosine": {"align": "cosine"},
     "cm2, KL": {"align": "kl"},
@@ -55,6 +62,10 @@ WITHHELD: dict[str, tuple[str, ...]] = {
     "all labs": (),
     "half of the labs withheld at random": ("labs=0.5",),
     "half of the labs withheld by severity": ("labs=0.5:severity",),
+    "30 % of the labs withheld at random": ("labs=0.3",),
+    "30 % of the labs withheld by severity": ("labs=0.3:severity",),
+    "70 % of the labs withheld at random": ("labs=0.7",),
+    "70 % of the labs withheld by severity": ("labs=0.7:severity",),
 }
 
 
