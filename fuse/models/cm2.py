@@ -269,7 +269,7 @@ class CM2(FusionModel):
         """Uniform numbers for the latents of a whole pass, ``(N, M, D_c)``."""
         generator = torch.Generator().manual_seed(key(self.config.seed, "latent", epoch) >> 1)
         tiny = torch.finfo(w.dtype).tiny
-        return torch.rand(w.shape, generator=generator, dtype=w.dtype).clamp_min(tiny)
+        return torch.rand(w.shape, generator=generator, dtype=w.dtype).clamp_min(tiny).to(w.device)
 
     def _follow(self, w: Tensor, available: Tensor) -> None:
         if self.started > 0:
@@ -290,7 +290,7 @@ class CM2(FusionModel):
         tau = self.joint.copula.kendall_tau(self.joint.copula_params())
         M = len(self.specs)
         if tau.shape[-2:] == (M, M):
-            tau = tau[..., ~torch.eye(M, dtype=torch.bool)]
+            tau = tau[..., ~torch.eye(M, dtype=torch.bool, device=tau.device)]
         return float(tau.mean())
 
     @torch.no_grad()
