@@ -94,7 +94,7 @@ class MixtureMarginal(nn.Module):
     @torch.no_grad()
     def assign(self, mix: Mixture) -> None:
         """Set the parameters so that `mixture()` returns `mix` (weights up to normalisation)."""
-        self.logits.add_(mix.log_weights.to(self.logits.dtype) - self._scores())
+        self.logits.add_(mix.log_weights.to(self.logits) - self._scores())
         self.means.copy_(mix.means)
         self.raw_stds.copy_(self._raw(mix.stds.to(self.raw_stds.dtype)))
 

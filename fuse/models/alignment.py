@@ -102,9 +102,9 @@ def start_mixture(w: Tensor, K: int, floor: float, seed: int) -> tuple[Tensor, T
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(w.cpu().numpy())
     return (
-        torch.from_numpy(mixture.weights_).to(w.device),
-        torch.from_numpy(mixture.means_).to(w.device),
-        torch.from_numpy(mixture.covariances_).sqrt().to(w.device),
+        torch.from_numpy(mixture.weights_),
+        torch.from_numpy(mixture.means_),
+        torch.from_numpy(mixture.covariances_).sqrt(),
     )
 
 

@@ -290,7 +290,7 @@ class CM2(FusionModel):
         tau = self.joint.copula.kendall_tau(self.joint.copula_params())
         M = len(self.specs)
         if tau.shape[-2:] == (M, M):
-            tau = tau[..., ~torch.eye(M, dtype=torch.bool, device=tau.device)]
+            tau = tau[..., ~torch.eye(M, dtype=torch.bool)]
         return float(tau.mean())
 
     @torch.no_grad()
