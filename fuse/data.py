@@ -197,6 +197,36 @@ def load(
         from .withhold import withheld
 
         has = withheld(config, has, values, masks, y.numpy(), columns["split"], keys)
+    specs = [
+        ModalitySpec(part.name, part.view, part.values.shape[-1], part.columns) for part in views
+    ]
+    return assemble(specs, values, masks, has, y, targets, columns, keys, dataset)
+
+
+def assemble(
+    specs: Sequence[ModalitySpec],
+    values: Mapping[str, NDArray[np.float32]],
+    masks: Mapping[str, NDArray[np.bool_]],
+    has: NDArray[np.bool_],
+    y: torch.Tensor,
+    targets: tuple[str, ...],
+    columns: Mapping[str, list[Any]],
+    keys: Keys,
+    dataset: str = "",
+) -> FusionData:
+    """Put arrays together, wherever they come from.
+
+    Args:
+        specs: The modalities.
+        values: By modality ``(N, L, width)``.
+        masks: By modality real steps or parts, ``(N, L)``.
+        has: Availability, ``(N, M)``, in the order of `specs`.
+        y: Targets in {0, 1}, ``(N, C)``; NaN where unknown.
+        targets: Names of the targets, C.
+        columns: `stay_id`, `subject_id`, `split` and others, N values each.
+        keys: Keys of the stays, ``(N,)``.
+        dataset: Where the stays come from.
+    """
     available = torch.from_numpy(has)
     whole = FusionBatch(
         x={name: torch.from_numpy(part) for name, part in values.items()},
@@ -205,17 +235,7 @@ def load(
         pattern_id=pattern_ids(available),
         y=y,
     )
-    return FusionData(
-        specs=tuple(
-            ModalitySpec(part.name, part.view, part.values.shape[-1], part.columns)
-            for part in views
-        ),
-        whole=whole,
-        targets=targets,
-        columns=columns,
-        keys=keys,
-        dataset=dataset,
-    )
+    return FusionData(tuple(specs), whole, targets, columns, keys, dataset)
 
 
 def folded(dataset: str, subjects: Sequence[Any], folds: int, fold: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,28 +21,21 @@ from ..evaluation.metrics import auroc, average_precision, macro
 from ..inference import build, forward, precision, probabilities
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper, RowLoss
 from ..random import order
-from ..rundir import RunDir
 from .history import best_epoch, ended, learning_rate
-from .state import TrainerState
+from .state import Journal, TrainerState
 
 _log = logging.getLogger("cm2.fuse")
 
 
 def train(
-    run: RunDir,
-    identity: str,
-    data: FusionData,
-    held: Callable[[], None],
-    progress: Progress,
-    stop: Stop,
+    config: FuseConfig, data: FusionData, journal: Journal, progress: Progress, stop: Stop
 ) -> TrainerState:
     """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
 
     Args:
-        run: Where every whole epoch is committed.
-        identity: The run's identity.
-        data: The rows of the run.
-        held: Raises when this process no longer holds the run; called before each commit.
+        config: What to train.
+        data: The rows.
+        journal: Where every whole epoch is kept.
         progress: Counts epochs.
         stop: Asked after every epoch.
 
@@ -50,11 +43,10 @@ def train(
         ConfigError: A loss or gradient is not finite.
         Interrupted: A stop was requested; the same call continues.
     """
-    config = run.config
     model = build(data.specs, config, len(data.targets)).to(data.device)
     state = TrainerState(model, make_optimizer(model, config))
     rows = data.rows("train")
-    if not state.load(run.path, identity):
+    if not journal.resume(state):
         seen = [rows]
         if config.published.validation_in_normaliser:
             seen.append(data.rows("val"))
@@ -72,12 +64,9 @@ def train(
             judged = judged or _judge(state, data, epoch)
             row = {"epoch": epoch, "lr": rate, **losses, **judged, **figures}
             state.history.append({name: _finite(value) for name, value in row.items()})
-            held()
-            state.save(run.path, identity)
-            run.write_history(state.history)
+            journal.commit(state)
             advance(1)
-            stop.check(f"epoch {epoch} of the run {run.path} is stored")
-    run.write_history(state.history)
+            stop.check(f"epoch {epoch} of {journal.name} is stored")
     return state
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from ...cache import checkpoint
 from ...errors import ConfigError
 from ..models.interface import FusionModel
-from ..rundir import TRAINER
+from ..rundir import TRAINER, RunDir
 
 
 @dataclass
@@ -80,3 +81,55 @@ class TrainerState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         return True
+
+
+class Journal(Protocol):
+    """Where whole epochs are kept, so that a stopped training continues after the last one."""
+
+    name: str
+
+    def resume(self, state: TrainerState) -> bool:
+        """Continue from the last whole epoch; whether there was one."""
+
+    def commit(self, state: TrainerState) -> None:
+        """Keep a whole epoch."""
+
+
+class Commits:
+    """A journal in the directory of a run: every epoch is one file.
+
+    Args:
+        run: The run.
+        identity: Its identity, see `TrainerState.save`.
+        held: Raises when this process no longer holds the run.
+    """
+
+    def __init__(self, run: RunDir, identity: str, held: Callable[[], None]) -> None:
+        self.run, self.identity, self.held = run, identity, held
+        self.name = f"the run {run.path}"
+
+    def resume(self, state: TrainerState) -> bool:
+        """Continue from the last whole epoch; see `TrainerState.load` for what it raises."""
+        return state.load(self.run.path, self.identity)
+
+    def commit(self, state: TrainerState) -> None:
+        """Commit the state, then the history."""
+        self.held()
+        state.save(self.run.path, self.identity)
+        self.run.write_history(state.history)
+
+
+class InMemory:
+    """A journal that keeps nothing: for a training without a directory."""
+
+    name = "a training in memory"
+
+    def resume(self, state: TrainerState) -> bool:
+        """Start anew."""
+        return False
+
+    def commit(self, state: TrainerState) -> None:
+        """Nothing to keep: the state lives as long as its process."""
+
+
+__all__ = ["Commits", "InMemory", "Journal", "TrainerState"]

@@ -134,6 +134,7 @@ def _train(
     from .device import choose
     from .finish import finish
     from .loop import reproducible, train
+    from .state import Commits
 
     begun = run.info if (run.path / INFO).is_file() else None
     if begun is not None and begun["versions"]["cm2"] != __version__:
@@ -170,7 +171,9 @@ def _train(
     before, clock = float(run.info["seconds"]), time.monotonic()
     try:
         with reproducible(identity.config.deterministic):
-            state = train(run, identity.digest, data, lease.check, progress, stop)
+            journal = Commits(run, identity.digest, lease.check)
+            state = train(run.config, data, journal, progress, stop)
+            run.write_history(state.history)
             lease.check()
             finish(run, data, state, identity)
     finally:
