@@ -49,6 +49,11 @@ class FuseConfig(BaseModel):
         "partial",
         description="Stays used: with at least one modality, or only those with all of them.",
     )
+    require: tuple[str, ...] = Field(
+        (),
+        description="Modalities that a stay must have to be a row without being read, NAME or "
+        "NAME@SPACE: the rows of a richer run for a single modality.",
+    )
     model: str = Field("cm2", description=f"Method: {', '.join(MODELS)}.")
     copula: Literal["independence", "clayton", "frank", "gumbel", "gaussian", "student"] = Field(
         "frank", description="Copula family that couples the modalities."
@@ -208,6 +213,20 @@ class FuseConfig(BaseModel):
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"modalities must be distinct names, found {', '.join(value)!r}")
         return value
+
+    @model_validator(mode="after")
+    def _required_beside(self) -> FuseConfig:
+        read, required = (
+            [text.partition("@")[0] for text in names] for names in (self.modalities, self.require)
+        )
+        if not all(required) or len(set(required)) < len(required):
+            raise ValueError(f"require must hold distinct names, found {', '.join(self.require)!r}")
+        if self.require and (not read or set(read) & set(required)):
+            raise ValueError(
+                "require names modalities beside those that are read: give modalities too, none of "
+                "them in both. rows = 'matched' asks for all that are read"
+            )
+        return self
 
     @field_validator("drop", "drop_train")
     @classmethod

@@ -177,6 +177,9 @@ def load(
     table = cohort.stays
     has = np.stack([part.has for part in views], 1)
     admitted = has.all(1) if config.rows == "matched" else has.any(1)
+    for text in config.require:
+        name, _, space = text.partition("@")
+        admitted &= view(cache, cohort, name, space or None).has
     if config.task in cohort.tasks:  # stays without any label can be predicted all the same
         admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
     rows = np.flatnonzero(admitted)

@@ -78,8 +78,9 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             f"The cohort {config.cohort!r} of {cache} links no modality yet. "
             f"Run `cm2 extract --modality ehr --cache {cache}` first."
         )
-    resolved, inputs, spaces = [], {}, {}
-    for text in wanted:
+    resolved: dict[str, str] = {}
+    inputs, spaces = {}, {}
+    for text in (*wanted, *config.require):
         name, _, space_id = text.partition("@")
         if name not in cohort.modalities:
             raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
@@ -92,6 +93,9 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             "content": store.content(items),
             "links": links.fingerprint,
         }
+        resolved[text] = f"{name}@{store.space.id}"
+        if text in config.require:
+            continue
         origin = store.provenance
         spaces[name] = {
             "view": store.space.view,
@@ -99,8 +103,12 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             "origin": str(origin.get("weights", "")),
             "untrained": bool(origin.get("random_weights")),
         }
-        resolved.append(f"{name}@{store.space.id}")
-    config = config.model_copy(update={"modalities": tuple(resolved)})
+    config = config.model_copy(
+        update={
+            "modalities": tuple(resolved[text] for text in wanted),
+            "require": tuple(resolved[text] for text in config.require),
+        }
+    )
     record = {
         "numerics": NUMERICS_VERSION,
         "config": config.model_dump(mode="json"),

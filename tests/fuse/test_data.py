@@ -105,3 +105,32 @@ def test_differences_name_both_values() -> None:
     ours = {"config": {"K": 3, "lr": 0.1}, "cohort": "x"}
     theirs = {"config": {"K": 2, "lr": 0.1}, "cohort": "x", "old": 1}
     assert differences(ours, theirs) == ["config.K: 2 -> 3", "old: 1 -> absent"]
+
+
+def test_a_required_modality_chooses_the_rows_and_is_not_read(small_cache: Path) -> None:
+    both = FuseConfig(modalities=("ehr", "cxr"), rows="matched")
+    alone = FuseConfig(modalities=("ehr",), require=("cxr",))
+    plain = FuseConfig(modalities=("ehr",))
+    richer, read, all_ = (load(small_cache, config) for config in (both, alone, plain))
+    assert read.columns["stay_id"] == richer.columns["stay_id"]
+    assert len(read.columns["stay_id"]) < len(all_.columns["stay_id"])
+    assert [spec.name for spec in read.specs] == ["ehr"]
+
+
+def test_a_required_modality_is_part_of_what_a_run_is(small_cache: Path) -> None:
+    plain = identify(FuseConfig(modalities=("ehr",)), small_cache)
+    found = identify(FuseConfig(modalities=("ehr",), require=("cxr",)), small_cache)
+    assert found.digest != plain.digest
+    assert found.config.require[0].startswith("cxr@")
+    assert set(found.record["modalities"]) == {"ehr", "cxr"}
+    assert set(found.spaces) == {"ehr"}  # what its vectors are is told of what is read
+
+
+@pytest.mark.parametrize(
+    ("modalities", "require"), [((), ("cxr",)), (("ehr",), ("ehr",)), (("ehr",), ("cxr", "cxr"))]
+)
+def test_what_is_required_lies_beside_what_is_read(
+    modalities: tuple[str, ...], require: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match="require"):
+        FuseConfig.of({"modalities": modalities, "require": require})
