@@ -58,6 +58,7 @@ def _register() -> None:
     for command in (judging.evaluate, judging.compare, judging.predict, judging.report):
         app.command()(command)
     app.command()(judging.inspect)
+    app.command()(judging.ls)
     app.command("models")(list_models)
 
 

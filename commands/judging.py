@@ -1,4 +1,4 @@
-"""The commands that judge and show: evaluate, compare, predict, report, inspect."""
+"""The commands that judge and show: evaluate, compare, predict, report, inspect, ls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import metric_table, outline
+from ..console import interval, metric_table, outline, records
 from .shared import CacheOption, JsonOption, RunArgument, bars, print_json, suggest
 
 
@@ -155,17 +155,54 @@ def report(
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A cache, store, shard, run or checkpoint.")],
-    verify: Annotated[bool, typer.Option(help="Check every hash below the path.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every hash below the path.")
+    ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print the model card of a run as Markdown.")
+    ] = False,
+    cache: CacheOption = Path("cm2-cache"),
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a folder or file of cm2 is, how it was made, and whether it is whole."""
+    """Say what a folder or file of cm2 is, how it was made, and whether it is whole.
+
+    The cache matters to --card alone: attrition and the origin of weights come from there.
+    """
     from ..cache.upkeep import inspect as look
 
     facts = look(path, verify)
-    if as_json:
+    if card:
+        from ..fuse.evaluation.card import model_card
+        from ..fuse.rundir import RunDir
+
+        print(model_card(RunDir.open(path), cache if cache.is_dir() else None))
+    elif as_json:
         print_json(facts)
     else:
         print("\n".join(outline(facts)))
 
 
-__all__ = ["compare", "evaluate", "inspect", "predict", "report"]
+def ls(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            envvar="CM2_CACHE", help="A cache, or a folder that holds runs.", metavar="DIR"
+        ),
+    ] = Path("cm2-cache"),
+    task: Annotated[str, typer.Option(help="Only runs of this task.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List runs and groups of runs with their state and metrics, the latest last."""
+    from ..fuse.listing import list_runs
+
+    rows = list_runs(folder, task)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        row["val_auroc"] = interval(row["val_auroc"])
+        row["test_auroc"] = interval(row["test_auroc"])
+    print(records(rows))
+
+
+__all__ = ["compare", "evaluate", "inspect", "ls", "predict", "report"]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cm2.errors import DataError
+from cm2.fuse.group import RunGroup
+from cm2.fuse.listing import list_runs
+
+from .evaluation.conftest import write_run
+
+
+def test_runs_of_a_cache_are_listed_with_state_metrics_and_looks(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    write_run(runs / "a", model="concat", copula=None)
+    write_run(runs / "b", splits=("val",)).update(status="training")
+    first, second = list_runs(tmp_path)
+    assert (first["name"], first["state"], first["model"]) == ("a", "finished", "concat")
+    assert first["modalities"] == "ehr+cxr+report"
+    assert first["test_auroc"]["low"] < first["test_auroc"]["value"] < first["test_auroc"]["high"]
+    assert first["looks"] == 1
+    assert (second["state"], second["test_auroc"], second["looks"]) == ("unfinished", None, 0)
+
+
+def test_a_group_is_one_line_and_unfinished_while_a_member_is(tmp_path: Path) -> None:
+    members = [write_run(tmp_path / f"s{seed}", splits=("val",), seed=seed) for seed in (0, 1)]
+    RunGroup.write(tmp_path / "g", members, {"kind": "seeds", "identity": "x", "folds": 0})
+    assert {row["name"]: row["kind"] for row in list_runs(tmp_path)}["g"] == "2 seeds"
+    members[1].update(status="training")
+    states = {row["name"]: row["state"] for row in list_runs(tmp_path)}
+    assert states == {"g": "unfinished", "s0": "finished", "s1": "unfinished"}
+
+
+def test_runs_of_other_tasks_are_left_out_on_request(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", splits=("val",))
+    write_run(tmp_path / "b", splits=("val",), task="readm")
+    assert [row["name"] for row in list_runs(tmp_path, "readm")] == ["b"]
+
+
+def test_a_damaged_run_is_said_to_be_and_hides_no_other(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", splits=("val",))
+    write_run(tmp_path / "b", splits=("val",))
+    config = tmp_path / "a" / "config.json"
+    config.write_text(config.read_text().replace("frank", "gumbe"))
+    states = {row["name"]: row["state"] for row in list_runs(tmp_path)}
+    assert states == {"a": "damaged", "b": "finished"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_without_runs_is_an_error_with_a_way_on(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path if there else tmp_path / "nothing"
+    with pytest.raises(DataError, match="Name a cache" if not there else "cm2 fuse"):
+        list_runs(folder)
