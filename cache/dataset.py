@@ -25,6 +25,7 @@ class Arrays(TypedDict):
     Keys:
         x: By modality float32 [B, L, D]; L steps or parts; zero where the mask is false.
         mask: By modality bool [B, L], true for a real step or part.
+        time: By modality float32 [B, L], share of the window before the prediction, in [0, 1].
         available: bool [B, M], in the order of `modalities`.
         y: float32 [B, C] of 0, 1, NaN where unknown.
         modalities: Names, M.
@@ -35,6 +36,7 @@ class Arrays(TypedDict):
 
     x: dict[str, Tensor]
     mask: dict[str, Tensor]
+    time: dict[str, Tensor]
     available: Tensor
     y: Tensor
     modalities: tuple[str, ...]
@@ -132,6 +134,7 @@ class Cache:
         return Arrays(
             x={part.name: torch.from_numpy(part.values[index]) for part in parts},
             mask={part.name: torch.from_numpy(part.mask[index]) for part in parts},
+            time={part.name: torch.from_numpy(part.time[index]) for part in parts},
             available=torch.from_numpy(has[index]),
             y=torch.from_numpy(y[index].astype(np.float32)),
             modalities=tuple(names),

@@ -176,6 +176,19 @@ class Store:
             )
         return np.array([self._rows[item] for item in item_ids], dtype=np.int64)
 
+    def hours(self, item_ids: Sequence[str]) -> np.ndarray:
+        """When these items were made, [n] float32 hours from entry; NaN where nobody said.
+
+        Raises:
+            DataError: An id is not in the store.
+        """
+        rows = self.rows(item_ids)
+        if "hours_from_intime" not in self.items.column_names:
+            return np.full(len(rows), np.nan, dtype=np.float32)
+        column = self.items["hours_from_intime"].cast(pa.float32())
+        found: np.ndarray = column.to_numpy(zero_copy_only=False)[rows]
+        return found
+
     def holds(self, item_id: str) -> bool:
         """Whether the store has this item's vector."""
         return item_id in self._rows

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, IntegrityError
 from .layout import extract_again
 from .reader import Store
+from .space import HOURS
 from .stays import Cohort
 
 _log = logging.getLogger("cm2.cache")
@@ -26,6 +28,9 @@ class ModalityView:
         values: [N, L, D] float32. Series: L = steps. Vector: L = items x parts, D = width.
             Zero where `mask` is False.
         mask: [N, L] bool, True for a real step or part.
+        time: [N, L] float32, how much of the window before the prediction had passed, in [0, 1]:
+            that of an item for all its parts, evenly spaced for the steps of a grid. An item of
+            which nothing is known but that it came before the prediction has 1.
         has: [N] bool, True where the stay has at least one item.
         columns: Names of the last axis, when they mean something.
         space: Id of the space.
@@ -37,6 +42,7 @@ class ModalityView:
     view: str
     values: np.ndarray
     mask: np.ndarray
+    time: np.ndarray
     has: np.ndarray
     columns: tuple[str, ...]
     space: str
@@ -75,18 +81,41 @@ def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None
     distinct = sorted({item for items in present for item in items})
     values, mask = _items(store, distinct)
     place = {item: row for row, item in enumerate(distinct)}
-    stacked, marks = _stack([[place[i] for i in items] for items in present], values, mask, store)
+    places = [[place[i] for i in items] for items in present]
+    stacked, marks = _stack(places, values, mask, store)
+    until = store.space.parts.get("until_hours", links.rules.get("until_hours"))
+    hours = store.hours(distinct)
     return ModalityView(
         name=modality,
         view=store.space.view,
         values=stacked,
         mask=marks,
+        time=_time(store, hours, places, stacked, until),
         has=np.array([bool(items) for items in present], dtype=bool),
         columns=store.space.columns,
         space=store.space.id,
         content=store.content(distinct),
         links=links.fingerprint,
     )
+
+
+def _time(
+    store: Store, hours: np.ndarray, places: list[list[int]], values: np.ndarray, until: Any
+) -> np.ndarray:
+    """Share of the window that had passed, [N, L]; `hours` of each item, NaN where unknown."""
+    n, length = values.shape[:2]
+    window = np.float32(until if isinstance(until, (int, float)) and until > 0 else np.nan)
+    if store.space.columns[:1] == (HOURS,) and np.isfinite(window):
+        own: np.ndarray = (values[..., 0] / window).clip(0, 1)
+        return own
+    if store.space.view == "series":
+        return np.tile(np.arange(1, length + 1, dtype=np.float32) / np.float32(length), (n, 1))
+    share = np.nan_to_num(hours / window, nan=1.0).clip(0, 1)
+    width = length // max(1, *map(len, places))
+    out = np.ones((n, length), dtype=np.float32)
+    for row, items in enumerate(places):
+        out[row, : len(items) * width] = np.repeat(share[items], width)
+    return out
 
 
 def _present(store: Store, linked: list[list[str]], remedy: str) -> list[list[str]]:

@@ -102,6 +102,7 @@ class FusionData:
                 for purpose, shape in (noise or {}).items()
             },
             epoch=torch.tensor(float(epoch), device=device),
+            time={name: values[index] for name, values in whole.time.items()},
         )
 
     def batches(
@@ -203,7 +204,8 @@ def load(
     specs = [
         ModalitySpec(part.name, part.view, part.values.shape[-1], part.columns) for part in views
     ]
-    return assemble(specs, values, masks, has, y, targets, columns, keys, dataset)
+    times = {part.name: part.time[rows] for part in views}
+    return assemble(specs, values, masks, has, y, targets, columns, keys, dataset, times)
 
 
 def assemble(
@@ -216,6 +218,7 @@ def assemble(
     columns: Mapping[str, list[Any]],
     keys: Keys,
     dataset: str = "",
+    times: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> FusionData:
     """Put arrays together, wherever they come from.
 
@@ -229,6 +232,7 @@ def assemble(
         columns: `stay_id`, `subject_id`, `split` and others, N values each.
         keys: Keys of the stays, ``(N,)``.
         dataset: Where the stays come from.
+        times: By modality, times of steps or parts, ``(N, L)`` in [0, 1]; see `FusionBatch.times`.
     """
     available = torch.from_numpy(has)
     whole = FusionBatch(
@@ -237,6 +241,7 @@ def assemble(
         available=available,
         pattern_id=pattern_ids(available),
         y=y,
+        time={name: torch.from_numpy(part) for name, part in (times or {}).items()},
     )
     return FusionData(tuple(specs), whole, targets, columns, keys, dataset)
 

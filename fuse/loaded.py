@@ -39,6 +39,7 @@ class LoadedRun(nn.Module):
         mask: Mapping[str, Any] | None = None,
         available: Any = None,
         stay_id: Sequence[object] | None = None,
+        time: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Predict.
 
@@ -49,6 +50,8 @@ class LoadedRun(nn.Module):
             available: ``[B, M]`` bool in the order of `modalities`; by default a stay has what has
                 a real step.
             stay_id: Ids of the stays, which name their random draws; their positions by default.
+            time: By modality, how much of the window before the prediction had passed,
+                ``[B, L]``; by default steps are evenly spaced and parts stand at its end.
 
         Returns:
             Probabilities, ``[B, C]``; gradient reaches `x`.
@@ -95,6 +98,7 @@ class LoadedRun(nn.Module):
             available=there,
             pattern_id=pattern_ids(there),
             y=torch.full((B, len(self.targets)), np.nan),
+            time={name: torch.as_tensor(part).float() for name, part in (time or {}).items()},
             noise={
                 purpose: torch.from_numpy(uniforms(config.seed, purpose, keys, shape))
                 for purpose, shape in self.model.noise(training=False).items()

@@ -82,7 +82,11 @@ def plan(
         spec.name,
         list(work.values()),
         rows.links(cohort, items, absent(listed, items)),
-        {"rows": "all, in time order", "prediction_time": listed.timing},
+        {
+            "rows": "all, in time order",
+            "prediction_time": listed.timing,
+            "until_hours": float(config.until_hours),
+        },
         config,
         encoder,
         decoder=partial(decode, grey=spec.grey),

@@ -60,7 +60,11 @@ def plan(
         space=Space(spec.name, "vector", {"own": "texts", **encoder.parts}),
         work=list(work.values()),
         links=rows.links(cohort, items, absent(listed, items)),
-        rules={"rows": "all, in time order", "prediction_time": listed.timing},
+        rules={
+            "rows": "all, in time order",
+            "prediction_time": listed.timing,
+            "until_hours": float(config.until_hours),
+        },
         provenance={
             "file": spec.file.name,
             "rows_of_no_stay": listed.ignored,

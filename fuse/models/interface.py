@@ -54,6 +54,8 @@ class FusionBatch:
         noise: Uniform numbers in (0, 1) by purpose, ``(B, ...)``: what `FusionModel.noise` asks
             for. Dropout acts if and only if its numbers are there.
         epoch: Epoch from 1, scalar; 0 outside training.
+        time: How much of the window before the prediction had passed at each step or part, by
+            modality, ``(B, L)`` in [0, 1].
     """
 
     x: dict[str, Tensor]
@@ -63,6 +65,20 @@ class FusionBatch:
     y: Tensor
     noise: dict[str, Tensor] = field(default_factory=dict)
     epoch: Tensor = field(default_factory=lambda: torch.zeros(()))
+    time: dict[str, Tensor] = field(default_factory=dict)
+
+    def times(self, spec: ModalitySpec) -> Tensor:
+        """Times of the steps or parts of a modality, ``(B, L)`` in [0, 1].
+
+        Where the batch does not tell, steps are evenly spaced and parts stand at the prediction.
+        """
+        mask = self.mask[spec.name]
+        if spec.name in self.time:
+            return self.time[spec.name]
+        if spec.view == "series":
+            length = mask.shape[-1]
+            return torch.arange(1, length + 1, device=mask.device).expand(mask.shape) / length
+        return torch.ones(mask.shape, device=mask.device)
 
 
 torch.export.register_dataclass(FusionBatch)

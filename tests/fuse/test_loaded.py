@@ -28,7 +28,13 @@ def test_a_loaded_run_predicts_what_the_command_predicts(run: RunDir, small_cach
     model = cm2.load_run(run.path)
     data = cm2.open_cache(small_cache).dataset("ihm", "test", model.modalities, labelled=False)
     with torch.no_grad():
-        p = model(data["x"], data["mask"], data["available"], stay_id=data["stay_id"])
+        p = model(
+            data["x"],
+            data["mask"],
+            data["available"],
+            stay_id=data["stay_id"],
+            time=data["time"],
+        )
     table = predict(run, small_cache, "test")
     assert table["stay_id"].to_pylist() == data["stay_id"]
     np.testing.assert_allclose(p[:, 0].numpy(), table["p"].to_numpy(), rtol=0, atol=1e-6)
