@@ -205,14 +205,7 @@ def _scan(
     admission belong to none. In the reference it is also lent to every kept stay of the patient
     whose time in the unit holds it.
     """
-    kinds: dict[str, Kind] = {"subject_id": "id", "hadm_id": "id", "itemid": "id"}
-    kinds["charttime"] = "time"
-    if event.stay is not None:
-        kinds[event.stay] = "id"
-    texts = ["value", "valuenum", "valueuom"]
-    drop_errors = event.error is not None and catalogue.preset == "corrected"
-    if drop_errors and event.error is not None:
-        texts.append(event.error)
+    kinds, texts = _needed(source, event, catalogue)
     wanted_items = catalogue.items_of(event.systems)
     item_map = pl.LazyFrame(
         {
@@ -228,28 +221,31 @@ def _scan(
             "label": pl.String,
         },
     )
-    wanted = parsed("itemid", "id").is_in([item.itemid for item in wanted_items])
-    bad = pl.any_horizontal(
-        [
-            pl.when(wanted | (column == "itemid")).then(unreadable(column, kind))
-            for column, kind in kinds.items()
-        ]
-    ).fill_null(value=False)
+    wanted = pl.col("item").is_in([item.itemid for item in wanted_items])
+    no_item = pl.col("itemid").is_not_null() & pl.col("item").is_null()
     marked = pl.col("row") % _MARK_EVERY == _MARK_EVERY - 1
+    read = {column: pl.col(f"{column}_read") for column in kinds}  # every cell is parsed once
+    bad = [pl.col(column).is_not_null() & value.is_null() for column, value in read.items()]
     rows = (
-        event.table.scan([*kinds, *texts], row_index="row")
-        .filter(wanted | unreadable("itemid", "id") | marked)
-        .with_columns(bad=bad, ours=wanted.fill_null(value=False))
+        event.table.scan(["itemid", *kinds, *texts], row_index="row")
+        .with_columns(item=parsed("itemid", "id"))
+        .filter(wanted | no_item | marked)
+        .with_columns(parsed(c, kind).alias(f"{c}_read") for c, kind in kinds.items())
+        .with_columns(ours=wanted.fill_null(value=False))
+        .with_columns(bad=no_item | pl.col("ours") & pl.any_horizontal(bad))
         .with_columns(told=pl.col("bad") | marked)
-        .with_columns(parsed(column, kind).alias(column) for column, kind in kinds.items())
+        .select(
+            *("row", "ours", "bad", "told", *texts, pl.col("item").alias("itemid")),
+            *(value.alias(column) for column, value in read.items()),
+        )
     )
     if event.stay is not None:
         rows = rows.rename({event.stay: "charted_stay"} if event.stay != "charted_stay" else {})
     else:
         rows = rows.with_columns(charted_stay=pl.lit(None, dtype=pl.Int64))
-    if drop_errors and event.error is not None:
+    if event.error in texts:
         rows = _only(rows, pl.col(event.error).fill_null("0") != "1")
-    if source.dataset == "mimic4" and catalogue.preset == "reference":
+    if "valueuom" not in texts:
         rows = rows.with_columns(valueuom=pl.lit(None, dtype=pl.String))
     rows = _assign(rows, kept, catalogue)
     seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
@@ -262,10 +258,26 @@ def _scan(
     )
     found = collect(cleaned, event.table)
     if found["bad"].any():
-        raise _first_bad(event, kinds)
+        raise _first_bad(event, {**kinds, "itemid": "id"})
     marks = found.filter(marked).select(part=pl.col("row") // PART_ROWS, row="row")
     last = marks.group_by("part").agg(pl.col("row").max() % PART_ROWS + 1)
     return found.filter("ours").drop("bad", "ours", "row"), int(last["row"].sum())
+
+
+def _needed(
+    source: Source, event: EventTable, catalogue: Catalogue
+) -> tuple[dict[str, Kind], list[str]]:
+    """Return the columns beside the item that the rules look at, ids and times, then texts.
+
+    A column that is not named is not even split off its line, which is most of the reading time.
+    """
+    kinds: dict[str, Kind] = {"hadm_id": "id", "charttime": "time"}
+    if event.stay is not None:
+        kinds[event.stay] = "id"
+    if catalogue.preset == "corrected":
+        return kinds, ["value", "valuenum", *([event.error] if event.error else [])]
+    units = ["valueuom"] if source.dataset == "mimic3" else []  # of MIMIC-IV they are never seen
+    return {"subject_id": "id", **kinds}, ["value", *units]
 
 
 def _only(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
