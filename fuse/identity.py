@@ -31,7 +31,8 @@ class Identity:
         config: The configuration with its modalities resolved to NAME@SPACE.
         record: Everything that enters the identity, as JSON.
         spaces: By modality, what its vectors are: encoder, hash of its weights, preparation; where
-            the weights came from, and whether they were never trained.
+            the weights came from, whether they were never trained, what they have learnt from, and
+            a warning if that may hold the stays to be judged.
         cohort: The opened cohort.
     """
 
@@ -102,6 +103,8 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             **store.space.parts,
             "origin": str(origin.get("weights", "")),
             "untrained": bool(origin.get("random_weights")),
+            "pretrained_on": str(origin.get("pretrained_on", "")),
+            "caution": str(origin.get("caution", "")),
         }
     config = config.model_copy(
         update={

@@ -65,6 +65,7 @@ class Weights:
             "weights": self.note,
             "random_weights": self.random,
             "pretrained_on": self.pretrained_on,
+            "caution": self.caution,
         }
         if self.reference is not None:
             facts["commit"] = self.reference.commit()

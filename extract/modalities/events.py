@@ -235,7 +235,8 @@ def _scan(
         .with_columns(bad=no_item | pl.col("ours") & pl.any_horizontal(bad))
         .with_columns(told=pl.col("bad") | marked)
         .select(
-            *("row", "ours", "bad", "told", *texts, pl.col("item").alias("itemid")),
+            pl.col("row", "ours", "bad", "told", *texts),
+            pl.col("item").alias("itemid"),
             *(value.alias(column) for column, value in read.items()),
         )
     )

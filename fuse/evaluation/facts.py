@@ -43,6 +43,7 @@ def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
         series = space["view"] == "series"
         weights = str(space.get("weights", ""))
         provenance = _provenance(cache, name, inputs[name]["space"])
+        seen = str(provenance.get("pretrained_on", ""))
         random = bool(provenance.get("random_weights")) or weights.startswith("random:")
         found.append(
             {
@@ -54,6 +55,7 @@ def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
                 "trained": series,
                 "random": random,
                 "weights": "" if series else str(provenance.get("weights") or weights or "none"),
+                "pretrained_on": "" if seen == "nothing" else seen,
                 "available": [
                     {"split": split, "n": part["available"].get(name, 0), "of": part["n"]}
                     for split, part in ((s, rows[s]) for s in ("train", "val", "test") if s in rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import DataError
@@ -49,7 +49,10 @@ def require_trainable(counts: Mapping[str, Mapping[str, Any]], task: str) -> Non
 
 
 def warnings(
-    counts: Mapping[str, Mapping[str, Any]], synthetic_weights: list[str], balanced: bool = False
+    counts: Mapping[str, Mapping[str, Any]],
+    synthetic_weights: list[str],
+    balanced: bool = False,
+    cautions: Sequence[str] = (),
 ) -> list[str]:
     """Plain words about what the numbers of a run can and cannot show.
 
@@ -57,6 +60,7 @@ def warnings(
         counts: See `require_trainable`.
         synthetic_weights: Modalities whose encoder started from a random seed.
         balanced: Whether both classes weigh the same in the loss.
+        cautions: What extraction said of encoders that may have seen the stays to be judged.
     """
     said = []
     events, kind, label = min(_rarer(counts, name) for name in counts["train"]["targets"])
@@ -83,6 +87,7 @@ def warnings(
             f"Encoder weights of {', '.join(synthetic_weights)} are random, not trained: this "
             "shows that the pipeline runs, not what the modality is worth."
         )
+    said += [f"{text}." for text in cautions]
     return said
 
 

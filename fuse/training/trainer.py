@@ -147,7 +147,9 @@ def _train(
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
     untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]
-    said = checks.warnings(counts, untrained, identity.config.class_weight == "balanced")
+    cautions = [parts["caution"] for parts in identity.spaces.values() if parts["caution"]]
+    balanced = identity.config.class_weight == "balanced"
+    said = checks.warnings(counts, untrained, balanced, cautions)
     for line in said:
         _log.warning(line)
     atomic.write_json(run.path / CONFIG, identity.record)
