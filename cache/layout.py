@@ -51,6 +51,9 @@ LINK_COLUMNS = ("stay_id", "items", "has", "why_no")
 
 VALUE_DTYPES = ("float32", "float16")
 PIXEL_DTYPES = ("uint8",)
+ARRAY_VIEWS = ("series", "vector")
+"""Views that are arrays in memory; pixels are read image by image."""
+
 ARRAY_DTYPES = (*VALUE_DTYPES, *PIXEL_DTYPES, "int64", "int32", "bool")
 
 # Libraries whose version may change an encoded vector or the bytes of a file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,21 @@ class Store:
         self._listed = {entry["name"]: entry for entry in manifest["shards"]}
 
     @classmethod
-    def open(cls, cache: Path, modality: str, space_id: str | None = None) -> Store:
+    def open(
+        cls,
+        cache: Path,
+        modality: str,
+        space_id: str | None = None,
+        views: Collection[str] = (),
+    ) -> Store:
         """Open the store of a modality.
 
         Args:
             cache: Folder of the cache.
             modality: Name of the modality.
             space_id: Id of the space; needed only when there are several.
+            views: Where no space is named and several are there, those of another view than
+                these are no candidates.
 
         Raises:
             DataError: There is no such store; the message names the command that makes it.
@@ -83,6 +91,9 @@ class Store:
         """
         folder = modality_folder(cache, modality)
         spaces = stores_of(folder)
+        if space_id is None and len(spaces) > 1 and views:
+            fitting = [name for name in spaces if _view(folder / name) in views]
+            spaces = fitting or spaces
         if space_id is None and len(spaces) > 1:
             listing = "".join(f"\n  {modality}@{name}" for name in spaces)
             raise ConfigError(
@@ -274,6 +285,12 @@ class Store:
 def stores_of(folder: Path) -> list[str]:
     """Ids of the spaces under one modality that have a manifest, sorted."""
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def _view(path: Path) -> str:
+    """View of the store in a folder, as its manifest says."""
+    manifest = atomic.read_json(path / MANIFEST, "Extract it again.")
+    return str(manifest["space"]["view"])
 
 
 def load(path: Path, remedy: str) -> Store:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, IntegrityError
-from .layout import extract_again
+from .layout import ARRAY_VIEWS, extract_again
 from .reader import Store
 from .space import HOURS
 from .stays import Cohort
@@ -69,17 +69,35 @@ def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None
         ConfigError: There are several stores, or the store holds pixels.
         IntegrityError: A file was altered, or a complete store lacks a linked item.
     """
-    store = Store.open(cache, modality, space_id)
+    store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
     if store.space.view == "pixels":
         raise ConfigError(
             f"{store.path} holds pixels, which are read image by image (Store.image) and never as "
-            f"one array. Extract vectors too, and name them: --modalities {modality}@SPACE."
+            f"one array. Extract vectors too, or train on them with --mode stream."
         )
+    return _view(cache, cohort, store, numbers=False)
+
+
+def numbered(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -> ModalityView:
+    """Say which items the stays of a cohort have, without reading them; see `view`.
+
+    Returns:
+        A view whose values are rows of the store's table of items, [N, L, 1] int64.
+    """
+    return _view(cache, cohort, Store.open(cache, modality, space_id), numbers=True)
+
+
+def _view(cache: Path, cohort: Cohort, store: Store, *, numbers: bool) -> ModalityView:
+    modality = store.space.modality
     links = cohort.links(modality)
     linked: list[list[str]] = [items or [] for items in links.table["items"].to_pylist()]
     present = _present(store, linked, extract_again(cache, modality, cohort.name))
     distinct = sorted({item for items in present for item in items})
-    values, mask = _items(store, distinct)
+    if numbers:
+        values = store.rows(distinct).reshape(-1, 1, 1)
+        mask = np.ones(values.shape[:2], dtype=bool)
+    else:
+        values, mask = _items(store, distinct)
     place = {item: row for row, item in enumerate(distinct)}
     places = [[place[i] for i in items] for items in present]
     stacked, marks = _stack(places, values, mask, store)
@@ -156,7 +174,7 @@ def _stack(
     if store.space.view == "series" and len(mask):
         steps = width - np.argmax(mask[:, ::-1], axis=1)  # up to the last real step
     longest = max((int(steps[rows[:-1]].sum()) + width for rows in places if rows), default=width)
-    out = np.zeros((len(places), longest, values.shape[2]), dtype=np.float32)
+    out = np.zeros((len(places), longest, values.shape[2]), dtype=values.dtype)
     marks = np.zeros(out.shape[:2], dtype=bool)
     rows = np.array([r for r, items in enumerate(places) if len(items) == 1], dtype=np.int64)
     single = np.array([places[r][0] for r in rows], dtype=np.int64)

@@ -206,6 +206,13 @@ class ExtractConfig(BaseModel):
         description="What is stored of a film: one vector, the vector of every place (float16), or "
         "its pixels (uint8, no encoder).",
     )
+    side: int = Field(
+        default=256,
+        ge=32,
+        le=2048,
+        description="Of the level pixels: short side to which a film is resized; its square centre "
+        "is stored. Training cuts 7/8 of it: 224 of 256, as published.",
+    )
     views: int = Field(
         default=0,
         ge=0,
@@ -319,6 +326,8 @@ class ExtractConfig(BaseModel):
             )
         if self.level == "pixels" and self.views:
             raise ValueError("--level pixels stores no augmented copies; leave --views out")
+        if self.level != "pixels" and self.side != type(self).model_fields["side"].default:
+            raise ValueError("--side is that of stored pixels; give --level pixels too")
         return self
 
     @field_validator("encoder", "weights", mode="before")

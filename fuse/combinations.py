@@ -15,12 +15,27 @@ FROM_COPULA = ("marginal", "conditional", "conditional-median", "conditional-mea
 """Imputations that come from the joint density of the modalities."""
 
 
+STREAM_ONLY = (
+    "trunk",
+    "init",
+    "crop",
+    "augment",
+    "trunk_norm",
+    "lr_trunk",
+    "lr_text",
+    "freeze_trunk_epochs",
+    "accumulate",
+)
+"""Options that act in mode = 'stream' alone."""
+
+
 def complaints(config: FuseConfig) -> Iterator[str]:
     """Say what cannot be meant, one sentence each with its remedy."""
     yield from _alignment(config)
     yield from _objective(config)
     yield from _published(config)
     yield from _fusion(config)
+    yield from _stream(config)
 
 
 def _changed(config: FuseConfig, name: str) -> bool:
@@ -67,6 +82,21 @@ def _fusion(config: FuseConfig) -> Iterator[str]:
         yield f"fusion = {config.fusion!r} is a head of cm2, not of model = {config.model!r}"
     if config.fusion == "concat" and _changed(config, "fusion_layers"):
         yield "fusion = 'concat' is one linear map: it has no layers. Leave out fusion_layers"
+
+
+def _stream(config: FuseConfig) -> Iterator[str]:
+    if config.mode == "cached":
+        for name in STREAM_ONLY:
+            if _changed(config, name):
+                yield f"{name} is an option of mode = 'stream': leave it out, or stream"
+        return
+    if any(":severity" in word for word in (*config.drop, *config.drop_train)):
+        yield "mode = 'stream' has no vectors that tell severity beforehand: drop at random"
+    if config.freeze_trunk_epochs >= config.epochs:
+        yield (
+            f"freeze_trunk_epochs = {config.freeze_trunk_epochs} leaves none of {config.epochs} "
+            "epochs to train the encoders in: lower it, or use the cache"
+        )
 
 
 def _published(config: FuseConfig) -> Iterator[str]:

@@ -194,6 +194,47 @@ class FuseConfig(BaseModel):
     )
     fold: int = Field(0, ge=0, description="The fold that is the test split.")
 
+    mode: Literal["cached", "stream"] = Field(
+        "cached",
+        description="cached: read stored vectors; stream: train the encoders of films too, from "
+        "stored pixels.",
+    )
+    trunk: tuple[str, ...] = Field(
+        (),
+        description="Stream: network that encodes a modality, MODALITY=NETWORK; resnet34 for films "
+        "unless named.",
+    )
+    init: tuple[str, ...] = Field(
+        (),
+        description="Stream: where an encoder starts, MODALITY=PATH of weights, MODALITY=RUN, or "
+        "MODALITY=random:SEED; random by the seed of the run unless given.",
+    )
+    crop: int = Field(
+        0,
+        ge=0,
+        description="Stream: side of the centre of a film that is seen; 0 is 7/8 of the stored.",
+    )
+    augment: bool = Field(
+        True,
+        description="Stream: flip, turn, shift and scale the films of training, as published.",
+    )
+    trunk_norm: Literal["own", "frozen", "sync"] = Field(
+        "own",
+        description="Stream: batch norms of a film's network as they are, with frozen statistics, "
+        "or over all processes (GPUs only).",
+    )
+    lr_trunk: float = Field(1e-4, gt=0, description="Stream: learning rate of film encoders.")
+    lr_text: float = Field(2e-5, gt=0, description="Stream: learning rate of text encoders.")
+    freeze_trunk_epochs: int = Field(
+        0, ge=0, description="Stream: first epochs in which the encoders stand still."
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Stream: parts in which the items of a step are encoded and computed again on "
+        "the way back: the memory of one part, the loss of the whole step.",
+    )
+
     published: Published = Field(
         default=Published(),
         description="Defects of the published code, each a switch: --set published.NAME=true.",
@@ -227,6 +268,14 @@ class FuseConfig(BaseModel):
                 "them in both. rows = 'matched' asks for all that are read"
             )
         return self
+
+    @field_validator("trunk", "init")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [text.partition("=")[0] for text in value]
+        if not all(all(text.partition("=")) for text in value) or len(set(names)) < len(names):
+            raise ValueError(f"expected MODALITY=VALUE once each, found {', '.join(value)!r}")
+        return value
 
     @field_validator("drop", "drop_train")
     @classmethod

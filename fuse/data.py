@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from torch.utils._pytree import tree_map
 from ..cache.cohort import Cohort, ModalityView, view
 from ..cache.fingerprint import fraction
 from ..cache.labelled import task_columns
+from ..cache.view import numbered
 from ..errors import DataError, IntegrityError
 from .config import FuseConfig
 from .identity import modality_names
-from .models.interface import FusionBatch, ModalitySpec, pattern_ids
+from .models.interface import LEARNED, FusionBatch, ModalitySpec, pattern_ids
 from .random import Keys, stay_keys, uniforms
+from .stream.options import trunk_of
 
 Rows = NDArray[np.int64]
 PREDICT_ROWS = 256
@@ -112,12 +114,14 @@ class FusionData:
         noise: Mapping[str, tuple[int, ...]] | None = None,
         seed: int = 0,
         epoch: int = 0,
-    ) -> list[FusionBatch]:
+    ) -> Iterator[FusionBatch]:
         """Cut rows into batches of at most `size`, in their order; see `batch`."""
-        return [
-            self.batch(rows[start : start + size], noise, seed, epoch)
-            for start in range(0, len(rows), size)
-        ]
+        for start in range(0, len(rows), size):
+            yield self.batch(rows[start : start + size], noise, seed, epoch)
+
+    def report(self) -> dict[str, Any]:
+        """Entries of run.json about how the rows were read; none where all lie in memory."""
+        return {}
 
     def patterns(self, rows: Rows) -> list[str]:
         """Name the availability pattern of each row, such as `ehr+cxr`."""
@@ -172,7 +176,7 @@ def load(
     """
     cohort = cohort or Cohort.open(cache, config.cohort)
     views = [
-        view(cache, cohort, name, space.partition("@")[2] or None)
+        _view(cache, cohort, config, name, space.partition("@")[2] or None)
         for name, space in zip(modality_names(config), config.modalities, strict=True)
     ]
     table = cohort.stays
@@ -205,7 +209,12 @@ def load(
         ModalitySpec(part.name, part.view, part.values.shape[-1], part.columns) for part in views
     ]
     times = {part.name: part.time[rows] for part in views}
-    return assemble(specs, values, masks, has, y, targets, columns, keys, dataset, times)
+    data = assemble(specs, values, masks, has, y, targets, columns, keys, dataset, times)
+    if config.mode == "stream":
+        from .stream.data import with_items
+
+        return with_items(data, cache, config)
+    return data
 
 
 def assemble(
@@ -246,6 +255,15 @@ def assemble(
     return FusionData(tuple(specs), whole, targets, columns, keys, dataset)
 
 
+def _view(
+    cache: Path, cohort: Cohort, config: FuseConfig, name: str, space_id: str | None
+) -> ModalityView:
+    """Vectors of a modality, or where they are to be encoded the places of its items."""
+    if config.mode == "stream" and trunk_of(config, name):
+        return replace(numbered(cache, cohort, name, space_id), view=LEARNED)
+    return view(cache, cohort, name, space_id)
+
+
 def folded(dataset: str, subjects: Sequence[Any], folds: int, fold: int) -> list[str]:
     """Split by patient for one fold of a cross-validation, by the hash that splits come from.
 
@@ -277,7 +295,9 @@ def target_column(task: str, target: str) -> str:
     return f"y_{task}" if target == task else f"y_{task}__{target}"
 
 
-def _values(part: ModalityView, rows: Rows) -> NDArray[np.float32]:
+def _values(part: ModalityView, rows: Rows) -> NDArray[Any]:
+    if part.values.dtype.kind == "i":  # numbers of items
+        return np.ascontiguousarray(part.values[rows])
     values = np.ascontiguousarray(part.values[rows], dtype=np.float32)
     if not np.isfinite(values).all():
         raise IntegrityError(

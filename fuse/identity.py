@@ -7,15 +7,18 @@ run is recognised at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..cache.cohort import Cohort
 from ..cache.fingerprint import fingerprint
+from ..cache.layout import ARRAY_VIEWS
 from ..cache.store import Store
 from ..errors import ConfigError, DataError
+from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
+from .stream.options import init_of, settled
 
 NUMERICS_VERSION = 2
 """Raised by hand whenever the same configuration and data would give other numbers."""
@@ -34,12 +37,14 @@ class Identity:
             the weights came from, whether they were never trained, what they have learnt from, and
             a warning if that may hold the stays to be judged.
         cohort: The opened cohort.
+        starts: Weights in files from which encoders start, by modality.
     """
 
     config: FuseConfig
     record: dict[str, Any]
     spaces: dict[str, dict[str, Any]]
     cohort: Cohort
+    starts: Mapping[str, Weights] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -81,11 +86,13 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
         )
     resolved: dict[str, str] = {}
     inputs, spaces = {}, {}
+    pixels: dict[str, Store] = {}
     for text in (*wanted, *config.require):
         name, _, space_id = text.partition("@")
         if name not in cohort.modalities:
             raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
-        store = Store.open(cache, name, space_id or None)
+        streams = config.mode == "stream" and text not in config.require
+        store = Store.open(cache, name, space_id or None, ("pixels",) if streams else ARRAY_VIEWS)
         links = cohort.links(name)
         linked = {item for row in links.table["items"].to_pylist() for item in row or ()}
         items = sorted(item for item in linked if store.holds(item))  # the others were rejected
@@ -97,6 +104,8 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
         resolved[text] = f"{name}@{store.space.id}"
         if text in config.require:
             continue
+        if streams and store.space.view == "pixels":
+            pixels[name] = store
         origin = store.provenance
         spaces[name] = {
             "view": store.space.view,
@@ -112,6 +121,11 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
             "require": tuple(resolved[text] for text in config.require),
         }
     )
+    starts: dict[str, Weights] = {}
+    if config.mode == "stream":
+        config, starts = settled(config, pixels)
+        for name in pixels:
+            spaces[name] |= {"origin": f"trained, from {init_of(config, name)}", "untrained": False}
     record = {
         "numerics": NUMERICS_VERSION,
         "config": config.model_dump(mode="json"),
@@ -120,7 +134,7 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
     }
     if config.task in cohort.labels:  # added later: the hash of the cohort does not tell of them
         record["labels"] = cohort.labels[config.task]
-    return Identity(config, record, spaces, cohort)
+    return Identity(config, record, spaces, cohort, starts)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

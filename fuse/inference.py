@@ -35,7 +35,12 @@ def build(specs: tuple[ModalitySpec, ...], config: FuseConfig, targets: int = 1)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        model = MODELS[config.model](specs, config, targets)
+        method = MODELS[config.model]
+        if config.mode == "stream":
+            from .stream.model import streamed
+
+            method = streamed(method)
+        model = method(specs, config, targets)
     for parameter in model.parameters():
         # A checkpoint keeps values, not strides; fused optimisers pair storages, not indices.
         parameter.data = parameter.data.contiguous()

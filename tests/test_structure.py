@@ -43,13 +43,17 @@ FORBIDDEN = {
     "cm2.cache": ["cm2.extract", "cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
     "cm2.extract": ["cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
     "cm2.fuse": [
-        "cm2.extract.sources",
-        "cm2.extract.cohort",
-        "cm2.extract.runner",
+        # of stage one, encoders alone: streaming trains them
+        *(
+            f"cm2.extract.{part.stem}"
+            for part in (ROOT / "extract").iterdir()
+            if part.stem != "encoders"
+        ),
         "cm2.cli",
         "cm2.commands",
     ],
-    "cm2.fuse.models": ["cm2.fuse.training", "cm2.fuse.evaluation"],
+    "cm2.fuse.models": ["cm2.fuse.training", "cm2.fuse.evaluation", "cm2.fuse.inference"],
+    "cm2.fuse.stream": ["cm2.fuse.training", "cm2.fuse.evaluation", "cm2.fuse.inference"],
     "cm2.fuse.evaluation": ["cm2.fuse.training"],
     "cm2.fuse.copula": ["cm2.cache", "cm2.extract", "cm2.fuse.models", "cm2.fuse.config"],
 }

@@ -34,10 +34,21 @@ NETWORKS: Mapping[str, Known] = {
     "resnet18": Known(512, "fc"),
     "resnet50": Known(2048, "fc"),
     "densenet121": Known(1024, "classifier"),
+    "resnet8": Known(64, "fc"),
+    "resnet8_gn": Known(64, "fc"),
+    "resnet18_gn": Known(512, "fc"),
+    "resnet34_gn": Known(512, "fc"),
     "vit_s_16": Known(384, "heads", tokens=True),
     "vit_b_16": Known(768, "heads", tokens=True),
 }
-"""Offered networks; vit_s_16 is torchvision's VisionTransformer in the size of DeiT-S."""
+"""Offered networks; vit_s_16 is torchvision's VisionTransformer in the size of DeiT-S.
+
+resnet8 is the smallest residual network of the CIFAR experiments of He et al. (2016), 78,000
+parameters, for small films. Endings in _gn have group norm (Wu and He, 2018) in place of batch
+norm: no statistic of theirs depends on which other films are in a batch.
+"""
+
+_GROUP = 16  # channels that a group norm averages over
 
 _VIT_SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
 
@@ -53,29 +64,78 @@ def build(name: str, seed: int) -> nn.Module:
     from torchvision import models
 
     with seeded(seed):
+        plain = name.removesuffix("_gn")
+        kind: Any = nn.BatchNorm2d if plain == name else _group_norm
         if name == "vit_s_16":
             network: nn.Module = models.VisionTransformer(
                 image_size=224, patch_size=16, **_VIT_SMALL
             )
+        elif plain == "resnet8":
+            network = _resnet8(kind)
+        elif plain != name:
+            network = getattr(models, plain)(weights=None, norm_layer=kind)
         else:
             network = getattr(models, name)(weights=None)
     setattr(network, NETWORKS[name].head, nn.Identity())
     return network.eval()
 
 
-def body(name: str, network: Any) -> nn.Module:
+def body(name: str, network: Any, *, folded: bool = True) -> nn.Module:
     """Return the part of a network that gives its features place by place.
 
-    It maps [B, 3, H, W] to [B, D, h, w], or to [B, 1 + h w, D] with the class token first. Batch
-    norms that follow a convolution are folded into it.
+    It maps [B, 3, H, W] to [B, D, h, w], or to [B, 1 + h w, D] with the class token first.
+
+    Args:
+        name: The network.
+        network: What `build` returns.
+        folded: Make batch norms that follow a convolution a part of it, for a network that is
+            trained no more.
     """
     from torch import nn
 
     if NETWORKS[name].tokens:
         return _tokens(network)
     if name.startswith("densenet"):
-        return fold(nn.Sequential(network.features, nn.ReLU()))
-    return fold(nn.Sequential(*list(network.children())[:-2]))
+        places: nn.Module = nn.Sequential(network.features, nn.ReLU())
+    else:
+        places = nn.Sequential(*list(network.children())[:-2])
+    return fold(places) if folded else places
+
+
+def _group_norm(channels: int) -> nn.Module:
+    from torch import nn
+
+    return nn.GroupNorm(max(1, channels // _GROUP), channels)
+
+
+def _resnet8(norm: Any) -> nn.Module:
+    """One basic block at each of 16, 32 and 64 channels."""
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock
+
+    def block(width: int, out: int, stride: int) -> Any:
+        shortcut = None
+        if stride > 1:
+            shortcut = nn.Sequential(nn.Conv2d(width, out, 1, stride, bias=False), norm(out))
+        return BasicBlock(width, out, stride, shortcut, norm_layer=norm)
+
+    parts = {
+        "conv1": nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
+        "bn1": norm(16),
+        "relu": nn.ReLU(inplace=True),
+        "layer1": block(16, 16, 1),
+        "layer2": block(16, 32, 2),
+        "layer3": block(32, 64, 2),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "fc": nn.Identity(),
+    }
+    network = nn.Sequential()
+    for name, part in parts.items():
+        network.add_module(name, part)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 def headless(body: nn.Module, *, tokens: bool) -> nn.Module:

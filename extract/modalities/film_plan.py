@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ...cache.store import Space
 from ..config import ExtractConfig
-from ..encoders.frame import FRAME, Frame
+from ..encoders.frame import Frame
 from ..encoders.image import ImageEncoder
 from ..work import Plan, Work
 from .film import AUGMENTATION, FAST_SCALE, decode
@@ -43,7 +43,8 @@ def film_plan(
         decoder: As for `FilmEncoder`.
         decoding: What stands in the space for another decoder than that of films.
     """
-    frame = FRAME if encoder is None else encoder.frame
+    square = Frame(config.side, (config.side, config.side))
+    frame = square if encoder is None else encoder.frame
     encode = FilmEncoder(
         encoder,
         frame,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Summary, positions
-from .interface import FusionBatch, ModalitySpec
-from .layers import LSTM, Normaliser, masked_mean
+from .interface import LEARNED, FusionBatch, ModalitySpec
+from .layers import LSTM, Normaliser, PartNormaliser, masked_mean
 
 
 class Encoder(nn.Module, ABC):
@@ -127,6 +127,14 @@ class VectorEncoder(Encoder):
         return embedding
 
 
+class LearnedEncoder(VectorEncoder):
+    """Linear projection of the mean over parts that a trunk encodes, trained together with it."""
+
+    def __init__(self, width: int, size: int, columns: Sequence[str] = ()) -> None:
+        super().__init__(width, size, columns)
+        self.normaliser = PartNormaliser(width)
+
+
 SERIES_ENCODERS: dict[str, type[SeriesEncoder | SeriesTransformer]] = {
     "lstm": SeriesEncoder,
     "transformer": SeriesTransformer,
@@ -147,10 +155,7 @@ class Encoders(nn.Module):
         self.names = tuple(spec.name for spec in specs)
         # ModuleDict refuses names with dots and those of its own methods
         self.parts = nn.ModuleList(
-            (SERIES_ENCODERS[series] if spec.view == "series" else VectorEncoder)(
-                spec.width, size, spec.columns
-            )
-            for spec in specs
+            _kind(spec, series)(spec.width, size, spec.columns) for spec in specs
         )
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
@@ -207,6 +212,15 @@ class Encoders(nn.Module):
             if isinstance(part, Encoder)
         ]
         return torch.where(available.unsqueeze(-1), torch.stack(embeddings, 1), 0.0)
+
+
+def _kind(
+    spec: ModalitySpec, series: str
+) -> type[SeriesEncoder | SeriesTransformer | VectorEncoder]:
+    """Encoder of a modality."""
+    if spec.view == "series":
+        return SERIES_ENCODERS[series]
+    return LearnedEncoder if spec.view == LEARNED else VectorEncoder
 
 
 def _real(batch: FusionBatch, name: str, m: int) -> Tensor:

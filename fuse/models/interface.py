@@ -18,7 +18,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...errors import ConfigError
+from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
+
+LEARNED = "learned"
+"""View of a modality whose vectors come from a trunk that is trained with the model."""
 
 SMALLEST_DIVISOR = 1e-3
 """The paper's schedule multiplies the task's loss by at most its inverse."""
@@ -30,7 +35,8 @@ class ModalitySpec:
 
     Attributes:
         name: Name, such as `ehr`.
-        view: `series` (values in time order) or `vector` (parts whose order says nothing).
+        view: `series` (values in time order), `vector` (parts whose order says nothing), or
+            `learned` (such parts, encoded by a trunk that is trained with the model).
         width: Length of the last axis.
         columns: Names of the last axis; empty if they mean nothing.
     """
@@ -226,6 +232,17 @@ class FusionModel(nn.Module, ABC):
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit what must be known before the first step (normalisers) to the training rows."""
 
+    def begin(self, starts: Mapping[str, Weights]) -> None:
+        """Take weights from files before anything is fitted.
+
+        Args:
+            starts: By modality.
+
+        Raises:
+            ConfigError: The model has no encoder that could start from them.
+        """
+        raise ConfigError(f"No encoder of {', '.join(starts)} can start from weights in a file.")
+
     @torch.no_grad()
     def weigh(self, y: Tensor) -> None:
         """Let both classes weigh the same in the task's loss.
@@ -243,6 +260,13 @@ class FusionModel(nn.Module, ABC):
             batch: The rows of the step.
             output: What the model said about them.
         """
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates of their own, by prefix of parameters."""
+        return dict.fromkeys(self.dependence, self.config.lr_copula)
+
+    def combine_gradients(self) -> None:
+        """Add up what several processes computed apart; alone there is nothing to do."""
 
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
         """Renew statistics that follow the embeddings, after an epoch and before validation.

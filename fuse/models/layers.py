@@ -169,6 +169,21 @@ class Normaliser(nn.Module):
         return (self.known < 0) | (x.index_select(-1, self.known.clamp(min=0)) != 0)
 
 
+class PartNormaliser(Normaliser):
+    """Normalise every part by itself (Ba, Kiros and Hinton, 2016), for features that are learned.
+
+    Statistics of the training rows would be out of date after one step.
+    """
+
+    def start(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Need nothing from data."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalise real parts and zero the others; see `Normaliser.forward`."""
+        normal = nn.functional.layer_norm(x, x.shape[-1:])
+        return torch.where(mask.unsqueeze(-1), normal, 0.0)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Average over the parts that are there.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ...extract.encoders.weights import Weights
 from ...progress import Progress, Stop
 from ..config import FuseConfig
 from ..data import FusionData
@@ -28,7 +29,12 @@ _log = logging.getLogger("cm2.fuse")
 
 
 def train(
-    config: FuseConfig, data: FusionData, journal: Journal, progress: Progress, stop: Stop
+    config: FuseConfig,
+    data: FusionData,
+    journal: Journal,
+    progress: Progress,
+    stop: Stop,
+    starts: Mapping[str, Weights] | None = None,
 ) -> TrainerState:
     """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
 
@@ -38,6 +44,7 @@ def train(
         journal: Where every whole epoch is kept.
         progress: Counts epochs.
         stop: Asked after every epoch.
+        starts: Weights in files from which the encoders of a new run start, by modality.
 
     Raises:
         ConfigError: A loss or gradient is not finite.
@@ -47,6 +54,8 @@ def train(
     state = TrainerState(model, make_optimizer(model, config))
     rows = data.rows("train")
     if not journal.resume(state):
+        if starts:
+            model.begin(starts)
         seen = [rows]
         if config.published.validation_in_normaliser:
             seen.append(data.rows("val"))
@@ -74,16 +83,24 @@ def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimi
     """Make the optimiser of a configuration; its learning rates are set before each epoch."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     named = list(model.named_parameters())
-    groups = [
+    own = model.rates()
+    groups: list[dict[str, Any]] = [
         {
-            "params": [p for name, p in named if not name.startswith(model.dependence)],
+            "params": [p for name, p in named if not name.startswith(tuple(own))],
             "share": 1.0,
             "weight_decay": config.weight_decay,
         }
     ]
-    if own := [p for name, p in named if name.startswith(model.dependence)]:
+    for prefix, rate in own.items():
         # `share` is the group's part of the rate that the schedule gives.
-        groups.append({"params": own, "share": config.lr_copula / config.lr, "weight_decay": 0.0})
+        groups.append(
+            {
+                "params": [p for name, p in named if name.startswith(prefix)],
+                "share": rate / config.lr,
+                "weight_decay": 0.0 if prefix in model.dependence else config.weight_decay,
+            }
+        )
+    groups = [group for group in groups if group["params"]]
     return kind(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
 
 
@@ -116,10 +133,10 @@ def _train_epoch(
     rows = rows[order(config.seed, "order", data.keys[rows], epoch)]
     meter = _Meter()
     noise = model.noise(training=True)
-    starts = range(0, len(rows), config.batch_size)
-    for step, start in enumerate(starts, 1):
-        batch = data.batch(rows[start : start + config.batch_size], noise, config.seed, epoch)
-        where = f"epoch {epoch}, step {step} of {len(starts)}"
+    steps = -(-len(rows) // config.batch_size)
+    batches = data.batches(rows, config.batch_size, noise, config.seed, epoch)
+    for step, batch in enumerate(batches, 1):
+        where = f"epoch {epoch}, step {step} of {steps}"
         total = 0.0
         for objective in model.objectives(hyper):
             optimizer.zero_grad(set_to_none=True)
@@ -127,6 +144,7 @@ def _train_epoch(
                 output: FusionOutput = model(batch, hyper)
             loss = objective.total(output.losses)
             loss.backward()  # type: ignore[no-untyped-call]
+            model.combine_gradients()
             _keep_only(model, objective.parameters)
             norm = _clip(model, config.clip)
             if not math.isfinite(float(loss.detach()) + norm):

@@ -174,12 +174,12 @@ def _train(
     try:
         with reproducible(identity.config.deterministic):
             journal = Commits(run, identity.digest, lease.check)
-            state = train(run.config, data, journal, progress, stop)
+            state = train(run.config, data, journal, progress, stop, identity.starts)
             run.write_history(state.history)
             lease.check()
             finish(run, data, state, identity)
     finally:
-        run.update(seconds=round(before + time.monotonic() - clock, 3))
+        run.update(seconds=round(before + time.monotonic() - clock, 3), **data.report())
     run.update(status="finished", finished=_now())
     (run.path / TRAINER).unlink(missing_ok=True)
 

@@ -49,7 +49,7 @@ def test_values_masks_and_targets_belong_to_their_stay(data: FusionData, small_c
 def test_noise_belongs_to_the_stay_and_not_to_the_batch(data: FusionData) -> None:
     shapes = {"dropout.head": (4,)}
     whole = data.batch(np.arange(10), shapes, seed=1, epoch=2).noise["dropout.head"]
-    parts = data.batches(np.arange(10), 3, shapes, seed=1, epoch=2)
+    parts = list(data.batches(np.arange(10), 3, shapes, seed=1, epoch=2))
     assert torch.equal(torch.cat([part.noise["dropout.head"] for part in parts]), whole)
     other = data.batch(np.arange(10), shapes, seed=1, epoch=3).noise["dropout.head"]
     assert (other != whole).all()

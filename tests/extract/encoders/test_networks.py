@@ -16,10 +16,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from cm2.extract.encoders import ENCODED
 from cm2.extract.encoders.image import MEAN, STD, ImageEncoder
-from cm2.extract.encoders.networks import NETWORKS, fold
+from cm2.extract.encoders.networks import NETWORKS, build, fold
 from cm2.extract.encoders.weights import Weights
 
-LAST = {"resnet": "layer4", "densenet": "features.norm5", "vit": "encoder.ln"}
+LAST = {"resnet8": "layer3", "resnet": "layer4", "densenet": "features.norm5", "vit": "encoder.ln"}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,18 @@ def films() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, 224, 224)).astype(np.uint8)
 
 
+def groups_of_16(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(channels // 16, channels)
+
+
 def reference(name: str) -> nn.Module:
     torch.manual_seed(7)
     if name == "vit_s_16":  # DeiT-S: 12 layers of width 384 with 6 heads
         network: nn.Module = models.VisionTransformer(224, 16, 12, 6, 384, 1536)
+    elif name.startswith("resnet8"):  # of this project: only folding and gathering are tested
+        network = build(name, 7)
+    elif name.endswith("_gn"):
+        network = getattr(models, name.removesuffix("_gn"))(norm_layer=groups_of_16)
     else:
         network = getattr(models, name)(weights=None)
     for module in network.modules():  # statistics that are not those of a fresh norm

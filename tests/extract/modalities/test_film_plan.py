@@ -89,7 +89,11 @@ def test_pixels_are_kept_without_any_encoder(paths: list[Path], tmp_path: Path) 
     assert not {"encoder", "weights"} & set(made.space.parts)
     held = store(made, tmp_path / "c")
     for path in paths:
-        np.testing.assert_array_equal(held.image(path.stem), prepare(path.read_bytes()))
+        image = held.image(path.stem)
+        assert image.shape == (256, 256)
+        np.testing.assert_array_equal(image[16:240, 16:240], prepare(path.read_bytes()))
+    small = store(plan(paths, level="pixels", side=64), tmp_path / "c")
+    assert {small.image(path.stem).shape for path in paths} == {(64, 64)}
 
 
 def test_only_what_changes_a_vector_changes_the_space(paths: list[Path]) -> None:
@@ -108,6 +112,7 @@ def test_only_what_changes_a_vector_changes_the_space(paths: list[Path]) -> None
     others: list[dict[str, object]] = [
         {"level": "grid"},
         {"level": "pixels"},
+        {"level": "pixels", "side": 64},
         {"views": 1},
         {"views": 2},
         {"fast_decode": True},

@@ -1,0 +1,143 @@
+"""Rows of a task whose items are read when a batch needs them, some steps ahead."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...cache.store import Store
+from ...extract.encoders.networks import NETWORKS
+from ..config import FuseConfig
+from ..data import PREDICT_ROWS, FusionData, Rows
+from ..models.interface import LEARNED, FusionBatch
+from .batch import RawBatch
+from .items import Films, Items, Numbers
+from .options import trunk_of
+from .processes import share
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass
+class Loading:
+    """How items are read, and how long training waited for them.
+
+    Attributes:
+        workers: Threads that read ahead; 0 reads when a batch is asked for.
+        waited: Seconds in which a batch was asked for and not ready.
+        items: Number of items that were read.
+    """
+
+    workers: int = 2
+    waited: float = 0.0
+    items: int = 0
+
+
+@dataclass(frozen=True)
+class StreamData(FusionData):
+    """All rows of a task; some modalities are items to be encoded.
+
+    Attributes:
+        items: By streamed modality, its items.
+        numbers: Which item a part is, ``(N, L)``.
+        real: Whether a part is there, ``(N, L)``.
+        loading: How items are read.
+    """
+
+    items: Mapping[str, Items] = field(default_factory=dict)
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)
+    real: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    loading: Loading = field(default_factory=Loading)
+
+    def batch(
+        self, rows: Rows, noise: Shapes | None = None, seed: int = 0, epoch: int = 0
+    ) -> RawBatch:
+        """Take rows with their items; see `FusionData.batch`."""
+        plain = super().batch(rows, noise, seed, epoch)
+        raw = {}
+        for name, items in self.items.items():
+            numbers = self.numbers[name][rows][self.real[name][rows]]
+            mine = items.fetch(numbers[share(len(numbers))])
+            if self.device.type == "cuda":
+                mine = mine.pin_memory()
+            raw[name] = mine.to(self.device, non_blocking=True)
+        parts = {entry.name: getattr(plain, entry.name) for entry in fields(FusionBatch)}
+        return RawBatch(**parts, raw=raw, number=epoch)
+
+    def batches(
+        self,
+        rows: Rows,
+        size: int = PREDICT_ROWS,
+        noise: Shapes | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> Iterator[FusionBatch]:
+        """Cut rows into batches; the next ones are read while one is worked on."""
+        starts = range(0, len(rows), size)
+
+        def take(start: int) -> RawBatch:
+            return self.batch(rows[start : start + size], noise, seed, epoch)
+
+        ahead: deque[Future[RawBatch]] = deque()
+        workers = self.loading.workers
+        with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="cm2-items") as pool:
+            try:
+                for place, start in enumerate(starts):
+                    clock = time.monotonic()
+                    if workers:
+                        for later in starts[place + len(ahead) : place + workers + 1]:
+                            ahead.append(pool.submit(take, later))
+                        batch = ahead.popleft().result()
+                    else:
+                        batch = take(start)
+                    self.loading.waited += time.monotonic() - clock
+                    self.loading.items += sum(map(len, batch.raw.values()))
+                    yield batch
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def report(self) -> dict[str, Any]:
+        """How many items this process has read, and how long training waited for them."""
+        loading = self.loading
+        return {
+            "loading": {
+                "items": loading.items,
+                "workers": loading.workers,
+                "stall_seconds": round(loading.waited, 3),
+            }
+        }
+
+
+def with_items(data: FusionData, cache: Path, config: FuseConfig) -> StreamData:
+    """Give rows the items of their streamed modalities.
+
+    Args:
+        data: The values of a streamed modality are numbers of items.
+        cache: The cache.
+        config: Names trunks and spaces.
+    """
+    items: dict[str, Items] = {}
+    numbers, real, specs = {}, {}, []
+    for m, (spec, text) in enumerate(zip(data.specs, config.modalities, strict=True)):
+        if spec.view != LEARNED:
+            specs.append(spec)
+            continue
+        name, _, space_id = text.partition("@")
+        items[name] = Films(Store.open(cache, name, space_id or None))
+        numbers[name] = data.whole.x[name][..., 0].numpy()
+        real[name] = (data.whole.mask[name] & data.whole.available[:, m : m + 1]).numpy()
+        specs.append(replace(spec, width=NETWORKS[trunk_of(config, name)].width))
+    plain = {entry.name: getattr(data, entry.name) for entry in fields(FusionData)}
+    return StreamData(**{**plain, "specs": tuple(specs)}, items=items, numbers=numbers, real=real)
+
+
+__all__ = ["Loading", "StreamData", "with_items"]
