@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from .layout import (
     extract_again,
     table_name,
 )
+from .space import Space
 from .stays import Cohort
 
 # Younger leftovers may belong to a process that is still writing.
 GRACE_SECONDS = 3600.0
+_SHOWN = 16  # letters of a value; of a hash they are enough
 _EVENTS_REMEDY = "Delete it and run the same `cm2 extract --modality ehr` again."
 
 
@@ -264,7 +267,31 @@ def _store_facts(cache: Path, folder: Path) -> tuple[str, int | None, str]:
     values = store.manifest["arrays"].get("values", {"shape": [], "dtype": "no values"})
     shape = " x ".join(map(str, values["shape"]))
     detail = f"{store.space.view} {shape} {values['dtype']}, {store.rejects.num_rows} rejects"
-    return store.manifest["state"], store.items.num_rows, detail
+    siblings = [space.parts for space in _spaces(folder.parent)]
+    return store.manifest["state"], store.items.num_rows, detail + _own(store.space, siblings)
+
+
+def _spaces(folder: Path) -> list[Space]:
+    """Of every readable store of a modality."""
+    found = []
+    for path in _folders(folder):
+        with suppress(CM2Error):
+            if (path / MANIFEST).exists():
+                found.append(reader.load(path, "").space)
+    return found
+
+
+def _own(space: Space, siblings: Sequence[Mapping[str, Any]]) -> str:
+    """What a store has that not every store of its modality has, in the words of its space."""
+    said = []
+    for name, value in space.parts.items():
+        others = [parts.get(name) for parts in siblings]
+        if isinstance(value, dict):
+            common = [set(other) for other in others if isinstance(other, dict)]
+            said += sorted(set(value) - set.intersection(*common))
+        elif isinstance(value, str | int | float) and any(other != value for other in others):
+            said.append(f"{name} {str(value)[:_SHOWN]}")
+    return f"; own: {', '.join(said)}" if said else ""
 
 
 def _run_facts(folder: Path) -> tuple[str, int | None, str]:

@@ -105,8 +105,8 @@ def extract(
         print_json(summary.as_dict())
     else:
         print(summary.as_text())
-    for task in list(summary.tasks)[:1]:
-        suggest(f"cm2 fuse --cache {config.cache} --task {task}")
+    if summary.tasks:
+        suggest(summary.next_command())
 
 
 def fuse(

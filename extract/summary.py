@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cache.layout import modality_folder
+from ..cache.reader import stores_of
+
 
 @dataclass(frozen=True)
 class ModalityResult:
@@ -72,6 +75,19 @@ class ExtractSummary:
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         return {**asdict(self), "cache": str(self.cache)}
+
+    def next_command(self) -> str:
+        """The command that trains on the first task; names a store where a modality has several."""
+        command = f"cm2 fuse --cache {self.cache} --task {next(iter(self.tasks))}"
+        command += f" --cohort {self.cohort}" if self.cohort != "default" else ""
+        several = [len(stores_of(modality_folder(self.cache, m.name))) > 1 for m in self.modalities]
+        if not any(several):
+            return command
+        names = [
+            f"{m.name}@{m.space}" if many else m.name
+            for m, many in zip(self.modalities, several, strict=True)
+        ]
+        return f"{command} --modalities {','.join(names)}"
 
     def as_text(self) -> str:
         """Tables of attrition, tasks and modalities."""

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...cache.atomic import sha256_file
 from ...errors import ConfigError, UnsupportedError
 from . import networks, vision
 from .device import one_thread, resolve_device
 from .frame import FRAME, Frame
 from .networks import NETWORKS
-from .weights import Weights, assign, read_state, state_sha256
+from .weights import Weights, assign, state_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +95,7 @@ class ImageEncoder:
             return vision.sha256(self.weights)
         if self.weights.path is None:
             return state_sha256(self._network)
-        return sha256_file(self.weights.file())
+        return self.weights.sha256()
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -104,9 +103,8 @@ class ImageEncoder:
         name = self._known or ""
         network = networks.build(name, self.weights.seed or 0)
         if self.weights.path is not None:
-            file = self.weights.file()
             head = f"{NETWORKS[name].head}."
-            assign(network, read_state(file), (head,), f"{file} as {name}")
+            assign(network, self.weights.state(), (head,), f"{self.weights.path} as {name}")
         return network
 
     @cached_property

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...cache.atomic import sha256_file
 from ...errors import UnsupportedError
 from .device import one_thread, resolve_device
 from .text_folder import TextFolder
@@ -136,7 +135,7 @@ class TextEncoder:
         """SHA-256 of the weights: of the file, or of the tensors that the seed gave."""
         if self._folder is None:
             return state_sha256(self._network)
-        return sha256_file(self.weights.file())
+        return self.weights.sha256()
 
     @property
     def tokenizer_sha256(self) -> str:

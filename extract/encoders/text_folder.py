@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...cache.atomic import sha256_file
 from ...cache.fingerprint import fingerprint
 from ...errors import ConfigError, UnsupportedError
-from .weights import Weights, assign, read_state
+from .weights import INDEX, SINGLE, Weights, assign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +63,9 @@ class TextFolder:
                 "model.safetensors and tokenizer.json or vocab.txt; found the single file "
                 f"{self.path}"
             )
-        missing = [n for n in ("config.json", "model.safetensors") if not self._has(n)]
+        missing = [] if self._has("config.json") else ["config.json"]
+        if not (self._has(SINGLE) or self._has(INDEX)):
+            missing.append(SINGLE)
         pair = self._has("vocab.json") and self._has("merges.txt")
         if not pair and not any(self._has(name) for name in _VOCABULARIES):
             missing.append("tokenizer.json or vocab.txt")
@@ -161,12 +163,11 @@ class TextFolder:
             network = make(self.config, dtype=torch.float32)
         if hasattr(network, "pooler"):
             network.pooler = None  # a head of pre-training; saved encoders often lack it
-        file = self._weights.file()
-        state = _renamed(read_state(file), network.base_model_prefix + ".")
+        state = _renamed(self._weights.state(), network.base_model_prefix + ".")
         wanted = network.state_dict()
         buffers = ("position_ids", "token_type_ids")  # of older files; counted off since then
         state = {n: t for n, t in state.items() if n in wanted or not n.endswith(buffers)}
-        assign(network, state, _HEADS, f"{file} as {self.kind}")
+        assign(network, state, _HEADS, f"{self.path} as {self.kind}")
         found: PreTrainedModel = network
         return found
 

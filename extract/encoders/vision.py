@@ -13,7 +13,7 @@ from ...cache.atomic import sha256_file
 from ...cache.fingerprint import fingerprint
 from ...errors import ConfigError, UnsupportedError
 from .frame import Frame
-from .weights import Weights, read_state, seeded
+from .weights import Weights, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def kind(weights: Weights) -> str:
 
 def sha256(weights: Weights) -> str:
     """Hash of weights and architecture."""
-    files = (weights.file(), _folder(weights) / _CONFIG)
+    files = (*weights.parts(), _folder(weights) / _CONFIG)
     return fingerprint({file.name: sha256_file(file) for file in files})
 
 
@@ -138,7 +138,7 @@ def load(weights: Weights) -> tuple[nn.Module, int]:
     from transformers import AutoModel
 
     folder = _folder(weights)
-    state = read_state(weights.file())
+    state = weights.state()
     try:
         with _quiet(), seeded(0):
             network, info = AutoModel.from_pretrained(

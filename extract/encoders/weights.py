@@ -6,19 +6,25 @@ Weights are named, never guessed, never fetched by the way, and never unpickled 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...cache.atomic import sha256_file
+from ...cache.fingerprint import fingerprint
 from ...errors import ConfigError, UnsupportedError
 from . import hub, pretraining
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _RANDOM = "random:"
+_PART = re.compile(r"[\w.-]+\.safetensors")
 _SHOWN_KEYS = 5
 
 
@@ -29,7 +35,8 @@ class Weights:
     Args:
         modality: The modality whose encoder takes them.
         seed: Start from this seed; None when `path` is given.
-        path: A .safetensors file, or a folder with config.json and model.safetensors.
+        path: A .safetensors file, or a folder with config.json and model.safetensors, or with the
+            parts that model.safetensors.index.json lists.
         reference: The model of the hub that `path` is the offline copy of; None for own files.
     """
 
@@ -90,8 +97,58 @@ class Weights:
             found += [branch] if branch.is_file() else []
         return found
 
+    def sha256(self) -> str:
+        """SHA-256 of the file; of parts, that of their names and hashes."""
+        parts = self.parts()
+        hashes = {part.name: sha256_file(part) for part in parts}
+        return hashes[parts[0].name] if len(parts) == 1 else fingerprint(hashes)
+
+    def state(self) -> dict[str, Tensor]:
+        """Read every tensor.
+
+        Raises:
+            ConfigError: A file is damaged, holds NaN or infinity, or two parts hold one tensor.
+        """
+        state: dict[str, Tensor] = {}
+        for part in self.parts():
+            found = read_state(part)
+            twice = sorted(set(found) & set(state))
+            if twice:
+                raise ConfigError(f"{part}: the tensor {twice[0]} stands in another part too")
+            state |= found
+        return state
+
+    def parts(self) -> list[Path]:
+        """The .safetensors files, one or as many as the index of the folder lists.
+
+        Raises:
+            ConfigError: One does not exist, or the index cannot be read.
+            UnsupportedError: They are of another kind; pickled weights are never opened.
+        """
+        folder = self.path
+        if folder is None or not (folder / INDEX).is_file() or (folder / SINGLE).is_file():
+            return [self.file()]
+        index = folder / INDEX
+        try:
+            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            names = sorted(set(listed))
+            if not names or not all(_PART.fullmatch(name) for name in names):
+                raise ValueError("no file of this folder")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{index}: expected a weight_map from tensors to .safetensors files of its folder, "
+                "found something else. Download it again."
+            ) from error
+        lost = [name for name in names if not (folder / name).is_file()]
+        if lost:
+            raise ConfigError(
+                f"{index}: {len(lost)} of the {len(names)} files that it lists are not there, "
+                f"first {lost[0]}. Download the whole folder."
+            )
+        return [folder / name for name in names]
+
     def file(self) -> Path:
-        """The .safetensors file itself.
+        """The one .safetensors file.
 
         Raises:
             ConfigError: It does not exist.
@@ -105,7 +162,7 @@ class Weights:
                 "vectors and holds no encoder; expected a .safetensors file, a folder with "
                 "config.json and model.safetensors, or hub:ID@REVISION"
             )
-        file = self.path / "model.safetensors" if self.path.is_dir() else self.path
+        file = self.path / SINGLE if self.path.is_dir() else self.path
         if not file.is_file():
             raise ConfigError(
                 f"{self.modality}: expected a .safetensors file or a folder with config.json and "
@@ -189,7 +246,7 @@ def choose(
         weights = Weights(modality, path=reference.snapshot(), reference=reference)
     else:
         weights = Weights(modality, path=Path(value).expanduser())
-    weights.file()
+    weights.parts()
     return weights
 
 
@@ -270,4 +327,4 @@ def assign(module: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str],
     module.load_state_dict({**{name: wanted[name] for name in optional}, **found})
 
 
-__all__ = ["Weights", "assign", "choose", "read_state", "seeded", "state_sha256"]
+__all__ = ["INDEX", "SINGLE", "Weights", "assign", "choose", "read_state", "seeded", "state_sha256"]

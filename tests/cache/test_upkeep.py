@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cm2.cache import atomic, checkpoint, upkeep
-from cm2.cache.store import Store, StoreWriter
+from cm2.cache.store import Space, Store, StoreWriter
 from cm2.errors import DataError, IntegrityError
 
 
@@ -204,3 +204,19 @@ def test_inspect_refuses_what_is_altered_or_not_ours(cache: Path, run: Path) -> 
             upkeep.inspect(path)
     with pytest.raises(IntegrityError, match="best"):
         upkeep.inspect(run, True)
+
+
+def test_ls_says_what_stores_of_one_modality_have_of_their_own(
+    tmp_path: Path, small: ModuleType
+) -> None:
+    parts: list[dict[str, object]] = [
+        {"step": 2.0, "normal": {"pH": 7.4}, "rules": 1},
+        {"step": 1.0, "normal": {"pH": 7.4, "Lactate": 1.2}, "rules": 1},
+    ]
+    for part in parts:
+        writer = StoreWriter(tmp_path, Space("ehr", "vector", part), {})
+        shard = small.encode(0)
+        writer.commit("0" * 12, shard, small.stamps(shard))
+        writer.finish(complete=True)
+    said = sorted(row["detail"].partition("; ")[2] for row in upkeep.ls(tmp_path))
+    assert said == ["own: Lactate, step 1.0", "own: step 2.0"]

@@ -436,3 +436,16 @@ def test_a_dry_run_tells_the_work_and_writes_nothing(
     assert rows["cxr"]["missing"] == f"--weights cxr=PATH; 1 of {films} files"
     assert rows["report"]["items"] == Store.open(whole, "report").items.num_rows
     assert rows["ehr"]["missing"] == ""
+
+
+def test_the_next_command_names_the_store_where_a_modality_has_several(
+    data: Path, tmp_path: Path
+) -> None:
+    def after(**options: Any) -> str:
+        return extract(config(data, tmp_path, "ehr", **options)).next_command()
+
+    assert after() == f"cm2 fuse --cache {tmp_path} --task ihm"
+    space = Store.open(tmp_path, "ehr").space.id
+    assert f"--modalities ehr@{space}" not in after(step_hours=1.0)
+    assert after() == f"cm2 fuse --cache {tmp_path} --task ihm --modalities ehr@{space}"
+    assert after(cohort="b").startswith(f"cm2 fuse --cache {tmp_path} --task ihm --cohort b ")

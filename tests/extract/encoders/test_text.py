@@ -13,7 +13,7 @@ import torch
 
 from cm2.errors import ConfigError, UnsupportedError
 from cm2.extract.encoders.text import MOST_WINDOWS, VOCABULARY, Pooling, TextEncoder, buckets
-from cm2.extract.encoders.weights import Weights
+from cm2.extract.encoders.weights import INDEX, Weights
 
 TEXTS = [
     "The lungs are clear.",
@@ -68,6 +68,45 @@ def test_vectors_equal_one_text_at_a_time_through_transformers(folder: Path) -> 
         with torch.inference_mode():
             expected = network(**tokens).last_hidden_state[0, 0].numpy()
         np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same BERT with its weights in several files."""
+    from transformers import BertForSequenceClassification
+
+    out = tmp_path_factory.mktemp("parts")
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, out)
+    network = BertForSequenceClassification.from_pretrained(folder)
+    network.save_pretrained(out, max_shard_size="20KB")
+    assert not (out / "model.safetensors").exists()
+    assert len(list(out.glob("*.safetensors"))) > 2
+    return out
+
+
+def test_weights_in_parts_give_the_vectors_of_one_file(folder: Path, parts: Path) -> None:
+    one, many = (TextEncoder("tinybert", Weights("report", path=p)) for p in (folder, parts))
+    vectors = [encoder.encode(encoder.tokenise(TEXTS)) for encoder in (one, many)]
+    np.testing.assert_array_equal(*vectors)
+    assert one.sha256 != many.sha256
+
+
+def test_parts_that_are_missing_doubled_or_elsewhere_are_refused(
+    parts: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(parts, tmp_path / "copy")
+    names = sorted(file.name for file in copy.glob("*.safetensors"))
+    shutil.copy(copy / names[0], copy / names[1])
+    with pytest.raises(ConfigError, match="stands in another part too"):
+        Weights("report", path=copy).state()
+    (copy / names[1]).unlink()
+    with pytest.raises(ConfigError, match=rf"1 of the {len(names)} .* first {names[1]}"):
+        Weights("report", path=copy).parts()
+    (copy / INDEX).write_text('{"weight_map": {"a": "../model.safetensors"}}')
+    with pytest.raises(ConfigError, match=r"weight_map from tensors to \.safetensors files of its"):
+        Weights("report", path=copy).parts()
 
 
 def test_order_and_batch_size_do_not_change_a_vector(encoder: TextEncoder) -> None:
