@@ -2,7 +2,8 @@
 
 `cm2 extract` encodes every item once into a cache; `cm2 fuse` trains a copula-aligned model
 from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one,
-`load_run` makes a module of a trained run.
+`load_run` makes a module of a trained run, and `CM2Classifier` trains on arrays in memory, in the
+manner of scikit-learn.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cache.dataset import open_cache
     from .extract.own.api import write_cache
+    from .fuse.estimator import CM2Classifier
     from .fuse.loaded import load_run
 
 __version__ = "0.1.0"
 _HOMES = {
+    "CM2Classifier": "fuse.estimator",
     "load_run": "fuse.loaded",
     "open_cache": "cache.dataset",
     "write_cache": "extract.own.api",
 }
 
-__all__ = ["__version__", "load_run", "open_cache", "write_cache"]
+__all__ = ["CM2Classifier", "__version__", "load_run", "open_cache", "write_cache"]
 
 
 def __getattr__(name: str) -> object:

@@ -149,8 +149,8 @@ class CM2(FusionModel):
             latent, w, available, self.space, self.joint, self.started, _draws(batch, w)
         )  # (S, B, M, D)
         losses, terms = self._losses(z, w, full, batch)
-        tokens = tokens.flatten(0, 1).unflatten(0, (-1, len(z)))
-        tokens = self.dropout(tokens, hyper.dropout, batch.noise.get("dropout.tokens"))
+        completed = tokens.flatten(0, 1).unflatten(0, (-1, len(z)))
+        tokens = self.dropout(completed, hyper.dropout, batch.noise.get("dropout.tokens"))
         S, B = tokens.shape[:2]
         read, bits = self._reading(read[:B], batch.available)
         logits = self.head(
@@ -164,7 +164,7 @@ class CM2(FusionModel):
         losses = {"task": binary(logits, batch.y, self.class_weights), **losses}
         if config.align in SIMILARITIES:
             losses["align"] = self._similarity(z, tokens[0], batch.available)
-        extras = {"w": w, "log_u": terms.log_u, "log_sf": terms.log_sf}
+        extras = {"w": w, "log_u": terms.log_u, "log_sf": terms.log_sf, "tokens": completed}
         return FusionOutput(logits, z, losses, extras)
 
     def _losses(

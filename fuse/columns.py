@@ -1,0 +1,202 @@
+"""From one table, or arrays by modality, to the values, masks and availability of each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, SchemaError
+from .models.interface import ModalitySpec
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+class Part(NamedTuple):
+    """One modality of N rows as it was given.
+
+    Attributes:
+        view: `series` or `vector`.
+        values: ``(N, L, width)``, NaN where unknown; L is 1 for a vector.
+        names: Names of the last axis; empty if they mean nothing.
+    """
+
+    view: str
+    values: Floats
+    names: tuple[str, ...]
+
+
+def from_table(
+    table: Floats, modalities: Mapping[str, Any] | None, names: Sequence[str] = ()
+) -> dict[str, Part]:
+    """Take the columns of every modality from a table.
+
+    Args:
+        table: ``(N, columns)``, NaN where unknown.
+        modalities: By name a slice, a column or a list of columns, each a position or a name; a
+            list of lists of one length is a series, one inner list for each step. None is one
+            modality of all columns.
+        names: Names of the columns, if they have any.
+
+    Raises:
+        ConfigError: Something else, a column that is not there, or no column.
+    """
+    if modalities is None:
+        modalities = {"table": slice(None)}
+    if not isinstance(modalities, Mapping) or not modalities:
+        raise ConfigError(
+            "modalities maps names to columns, such as {'cxr': slice(0, 512)}; found "
+            f"{modalities!r}. Only a dict of arrays needs no such map."
+        )
+    place = {name: i for i, name in enumerate(names)}
+    parts = {}
+    for name, wanted in modalities.items():
+        steps = _steps(str(name), wanted, table.shape[1], place)
+        first = tuple(names[i] for i in steps[0]) if names else ()
+        view = "series" if len(steps) > 1 else "vector"
+        parts[str(name)] = Part(view, table[:, np.array(steps)], first if len(steps) == 1 else ())
+    return parts
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> dict[str, Part]:
+    """Take arrays by modality.
+
+    Args:
+        arrays: ``(N, width)`` vectors or ``(N, L, width)`` series, NaN where unknown.
+
+    Raises:
+        SchemaError: Another shape, infinite values, or arrays of different length.
+    """
+    parts = {}
+    for name, given in arrays.items():
+        with np.errstate(over="ignore"):
+            values = np.asarray(given, dtype=np.float32)
+        if values.ndim not in (2, 3) or 0 in values.shape[1:]:
+            raise SchemaError(
+                f"Modality {name!r}: expected an array [N, width] or [N, steps, width], found "
+                f"{list(values.shape)}."
+            )
+        if np.isinf(values).any():
+            raise SchemaError(f"Modality {name!r} holds infinite values: give NaN for unknown.")
+        vector = values.ndim == 2
+        parts[str(name)] = Part(
+            "vector" if vector else "series", values[:, None] if vector else values, ()
+        )
+    lengths = {name: len(part.values) for name, part in parts.items()}
+    if len(set(lengths.values())) != 1:
+        raise SchemaError(f"Expected arrays of equally many rows, found {lengths or 'none'}.")
+    return parts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads one modality, settled by its training rows.
+
+    Where those have gaps, every column is told apart from `known:` of it, as in a cache. Where
+    they have none, a gap of later rows takes the column's training mean.
+
+    Attributes:
+        name: The modality.
+        view: `series` or `vector`.
+        names: Names of the columns, without `known:`; empty if they mean nothing.
+        gaps: Whether training rows have gaps.
+        means: Mean of each column in the training rows.
+    """
+
+    name: str
+    view: str
+    names: tuple[str, ...]
+    gaps: bool
+    means: tuple[float, ...]
+
+    @classmethod
+    def learn(cls, name: str, part: Part) -> Reading:
+        """Settle how to read a modality.
+
+        Args:
+            name: Its name.
+            part: Its training rows.
+
+        Raises:
+            SchemaError: No training row has it.
+        """
+        known = ~np.isnan(part.values)
+        if not known.any():
+            raise SchemaError(
+                f"No training row has {name!r}: all {len(part.values)} are NaN in it. Leave the "
+                "modality out."
+            )
+        real = known.any(-1, keepdims=True)
+        count = known.sum((0, 1))
+        total = np.where(known, part.values, 0.0).sum((0, 1), dtype=np.float64)
+        width = part.values.shape[-1]
+        gaps = bool((real & ~known).any())
+        names = part.names or (tuple(f"x{i}" for i in range(width)) if gaps else ())
+        means = tuple((total / np.maximum(count, 1)).tolist())
+        return cls(name, part.view, names, gaps, means)
+
+    @property
+    def spec(self) -> ModalitySpec:
+        """The modality as a model sees it."""
+        width = len(self.means) * (1 + self.gaps)
+        known = tuple(f"known:{name}" for name in self.names) if self.gaps else ()
+        return ModalitySpec(self.name, self.view, width, (*self.names, *known))
+
+    def read(self, part: Part) -> tuple[Floats, Bools, Bools]:
+        """Values ``(N, L, width)``, real steps ``(N, L)``, and who has the modality, ``(N,)``.
+
+        Raises:
+            SchemaError: The rows have another shape than those of the training.
+        """
+        width = part.values.shape[-1]
+        if (part.view, width) != (self.view, len(self.means)):
+            raise SchemaError(
+                f"Modality {self.name!r}: expected a {self.view} of {len(self.means)} columns, "
+                f"found a {part.view} of {width}."
+            )
+        known = ~np.isnan(part.values)
+        mask: Bools = np.asarray(known.any(-1))
+        there: Bools = np.asarray(mask.any(-1))
+        fill = np.zeros(width) if self.gaps else np.array(self.means)
+        values = np.where(known, part.values, fill.astype(np.float32))
+        values[~mask] = 0.0
+        if self.gaps:
+            values = np.concatenate([values, known.astype(np.float32)], -1)
+        return np.ascontiguousarray(values), mask, there
+
+
+def _steps(name: str, wanted: Any, width: int, place: Mapping[str, int]) -> list[list[int]]:
+    """Positions of the columns of a modality, one list for each step."""
+    if isinstance(wanted, slice):
+        chosen: list[Any] = list(range(*wanted.indices(width)))
+    elif isinstance(wanted, str) or np.isscalar(wanted):
+        chosen = [wanted]
+    else:
+        chosen = list(wanted)
+    nested = bool(chosen) and all(not isinstance(c, str) and not np.isscalar(c) for c in chosen)
+    steps = [list(c) for c in chosen] if nested else [chosen]
+    if not steps[0] or len({len(step) for step in steps}) != 1:
+        raise ConfigError(f"Modality {name!r}: expected columns, found {wanted!r} of {width}.")
+    return [[_position(name, column, width, place) for column in step] for step in steps]
+
+
+def _position(name: str, column: Any, width: int, place: Mapping[str, int]) -> int:
+    if isinstance(column, str):
+        if column not in place:
+            known = ", ".join(list(place)[:8]) or "none, the table is an array"
+            raise ConfigError(f"Modality {name!r}: no column {column!r}; names are {known}.")
+        return place[column]
+    if (
+        isinstance(column, bool | np.bool_)
+        or int(column) != column
+        or not (-width <= column < width)
+    ):
+        raise ConfigError(f"Modality {name!r}: no column {column!r} among {width}.")
+    return int(column) % width
+
+
+__all__ = ["Part", "Reading", "from_arrays", "from_table"]
