@@ -13,6 +13,7 @@ import typer
 from .commands import judging, shared, stages
 from .commands.cache import cache_app
 from .commands.methods import list_models
+from .commands.reproduce import reproduce
 from .commands.weights import weights_app
 from .errors import CM2Error
 
@@ -57,6 +58,7 @@ def _register() -> None:
         app.command(name)(stages.configured(name, stage))
     for command in (judging.evaluate, judging.compare, judging.predict, judging.report):
         app.command()(command)
+    app.command()(reproduce)
     app.command()(judging.inspect)
     app.command()(judging.ls)
     app.command("models")(list_models)

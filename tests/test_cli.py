@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = ["demo", "doctor", "extract", "fuse", "evaluate", "compare", "predict", "report"]
-COMMANDS += ["inspect", "models", "cache", "weights"]
+COMMANDS += ["reproduce", "inspect", "models", "cache", "weights"]
 
 
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,8 @@ FORBIDDEN = {
     ],
     "cm2.fuse.models": ["cm2.fuse.training", "cm2.fuse.evaluation", "cm2.fuse.inference"],
     "cm2.fuse.stream": ["cm2.fuse.training", "cm2.fuse.evaluation", "cm2.fuse.inference"],
-    "cm2.fuse.evaluation": ["cm2.fuse.training"],
+    "cm2.fuse.training": ["cm2.fuse.reproduce"],
+    "cm2.fuse.evaluation": ["cm2.fuse.training", "cm2.fuse.reproduce"],
     "cm2.fuse.copula": ["cm2.cache", "cm2.extract", "cm2.fuse.models", "cm2.fuse.config"],
 }
 

@@ -19,6 +19,8 @@ _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "–": "--",
+    "±": r"$\pm$",
+    "≠": r"$\neq$",
 }
 
 
@@ -35,7 +37,7 @@ def layout_rows(rows: Sequence[dict[str, Any]], layout: str = "table") -> str:
     if layout not in LAYOUTS:
         raise ConfigError(unknown("format", layout, LAYOUTS))
     if layout == "csv":
-        return _csv(rows)
+        return csv_rows(rows)
     cells = [
         [
             row["name"],
@@ -54,13 +56,26 @@ def layout_rows(rows: Sequence[dict[str, Any]], layout: str = "table") -> str:
     if layout == "table":
         return f"{table(HEADER, cells)}\n\n{note}"
     if layout == "md":
-        lines = [HEADER, ["---"] * len(HEADER), *cells]
-        text = "\n".join("| " + " | ".join(_markdown(c) for c in line) + " |" for line in lines)
-        return f"{text}\n\n{note}"
+        return f"{markdown_table(HEADER, cells)}\n\n{note}"
+    return f"% {note}\n{latex_table(HEADER, cells)}"
+
+
+def markdown_table(header: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
+    """Lay out cells as a table of Markdown; None is empty."""
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(_markdown(c) for c in line) + " |" for line in lines)
+
+
+def latex_table(header: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
+    """Lay out cells as a tabular of LaTeX with the rules of booktabs; None is empty."""
     body = "\n".join(" & ".join(_latex(c) for c in line) + r" \\" for line in cells)
-    head = " & ".join(_latex(c) for c in HEADER)
+    head = " & ".join(_latex(c) for c in header)
+    columns = "".join(
+        "r" if cells and all(isinstance(line[i], int) for line in cells) else "l"
+        for i in range(len(header))
+    )
     return (
-        f"% {note}\n\\begin{{tabular}}{{lrrllllll}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
         "\\bottomrule\n\\end{tabular}"
     )
 
@@ -95,7 +110,8 @@ def p_value(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def csv_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out rows as CSV with every number in full; a cell that would run as a formula is not."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     sink = io.StringIO()
     writer = csv.DictWriter(sink, keys, restval="", lineterminator="\n")
@@ -111,9 +127,10 @@ def _safe(value: Any) -> Any:
 
 
 def _markdown(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    text = "" if value is None else str(value)
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _latex(value: object) -> str:
-    text = "".join(_LATEX.get(c, c) for c in str(value))
+    text = "".join(_LATEX.get(c, c) for c in ("" if value is None else str(value)))
     return text.replace("<", "$<$").replace(">", "$>$")

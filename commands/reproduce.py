@@ -1,0 +1,184 @@
+"""`cm2 reproduce`: the paper's tables and figures, and all methods in one room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import records
+from .shared import DryRun, JsonOption, TimeLimit, bars, print_json, say, stopping
+
+_CACHE = typer.Option(
+    envvar="CM2_CACHE", help="Folder of a cache; may be repeated, tables side by side.", metavar="C"
+)
+
+
+def reproduce(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="table2, table3, table4, table5, table6, table7, table9, table10, table11, "
+            "figure5; or methods: every method on any data."
+        ),
+    ],
+    cache: Annotated[list[Path], _CACHE],
+    cohort: Annotated[str, typer.Option(help="Cohort of each cache.", metavar="NAME")] = "default",
+    task: Annotated[
+        str, typer.Option(help="Tasks, comma-separated; default: those of the paper.")
+    ] = "",
+    modalities: Annotated[
+        str,
+        typer.Option(
+            help="NAME or NAME@SPACE, comma-separated, the one to stand alone first; default: "
+            "those of the paper."
+        ),
+    ] = "",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Lines to take, comma-separated; others are NAME or NAME+OPTION=VALUE, such as "
+            "cm2+align=none; `all` for every method. CM2, concat and the first modality alone "
+            "are always there.",
+        ),
+    ] = "",
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For methods, a table of its own for each share that is withheld: "
+            "labs=0.3,0.7 or labs=0.3:severity. May be repeated.",
+            metavar="NAME=SHARE,…",
+        ),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(help="For methods: partial, matched or both, comma-separated.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="FIRST:LAST (inclusive) or a list.")] = "0:4",
+    epochs: Annotated[
+        int | None, typer.Option(help="Largest number of epochs of every method.", min=1)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Options under every line; those of CM2 go to CM2 alone.",
+            metavar="corrected|paper|reference",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One more option under every line.", metavar="NAME=VALUE"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of such options.", metavar="FILE.toml")
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of which validation chooses one, for every method alike; several options "
+            "are combined. May be repeated.",
+            metavar="NAME=V,V…",
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(help="Bootstrap replicates; 0: as many as Holm's family needs.", min=0)
+    ] = 0,
+    layout: Annotated[str, typer.Option("--format", help="table, csv, md or latex.")] = "table",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables as files.", metavar="DIR")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
+    ] = "auto",
+    dry_run: DryRun = False,
+    time_limit: TimeLimit = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a table of the paper on your caches, and print its numbers beside yours.
+
+    One factor changes from line to line; seeds, splits, budget and test stays are the same. Every
+    difference is paired, from CM2, from the first modality alone and from concatenation. What is
+    trained already is taken as it is: a killed call continues.
+    """
+    from ..fuse.evaluation.layout import LAYOUTS
+    from ..fuse.reproduce import run
+    from ..fuse.reproduce.expand import Request
+    from ..fuse.reproduce.show import as_text, flat
+    from ..fuse.training.groups import parse_seeds
+    from ..options import read_settings
+
+    options = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
+    if epochs is not None:
+        options["epochs"] = epochs
+    request = Request(
+        tuple(cache),
+        cohort,
+        _parts(task),
+        _parts(modalities),
+        _parts(methods),
+        options,
+        _tuned(tune or []),
+    )
+    chosen = parse_seeds(seeds)
+    if layout not in LAYOUTS:
+        from ..errors import ConfigError
+        from ..fuse.config import unknown
+
+        raise ConfigError(unknown("format", layout, LAYOUTS))
+    planned = run.plan(experiment, request, drops=drop or (), rows=_parts(rows))
+    if dry_run:
+        _forecast(planned, chosen, as_json)
+        return
+    result = run.reproduce(
+        planned,
+        request,
+        chosen,
+        replicates=bootstrap,
+        device=device,
+        progress=bars(),
+        stop=stopping(time_limit),
+    )
+    if as_json:
+        print_json([flat(row) for room in result.rows for row in room])
+    else:
+        print(as_text(result, layout))
+    if out is not None:
+        for path in run.write(result, out):
+            say(str(path))
+    if any(row["failure"] for room in result.rows for row in room):
+        raise typer.Exit(4)
+
+
+def _forecast(planned: object, seeds: tuple[int, ...], as_json: bool) -> None:
+    from ..fuse.reproduce.expand import Plan
+    from ..fuse.reproduce.forecast import forecast, hours
+
+    assert isinstance(planned, Plan)
+    rows = forecast(planned, seeds)
+    if as_json:
+        print_json(rows)
+        return
+    print(records(rows))
+    for text in planned.skipped:
+        print(f"left out: {text}")
+    runs = sum(row["runs"] for row in rows)
+    print(f"{runs} runs, at most {hours(rows):.2f} hours: every epoch, one run after the other")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _tuned(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    from ..errors import ConfigError
+
+    tuned = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if not name or not _parts(values):
+            raise ConfigError(f"--tune expects NAME=VALUE,VALUE…, found {text!r}")
+        tuned[name.strip().replace("-", "_")] = _parts(values)
+    return tuned
+
+
+__all__ = ["reproduce"]

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, and every method in one room: run by one command each."""
