@@ -10,7 +10,7 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...cache import atomic
@@ -21,6 +21,9 @@ from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
 from ..identity import Identity, differences, identify
 from ..rundir import CONFIG, INFO, TRAINER, RunDir
+
+if TYPE_CHECKING:
+    from ..data import FusionData
 
 _log = logging.getLogger("cm2.fuse")
 
@@ -57,7 +60,7 @@ def fuse(
     """
     identity = identify(config, cache)
     run = RunDir(_folder(identity, cache, out))
-    _require_same(run, identity)
+    require_same(run, identity)
     if run.finished:
         return run
     with Lease(run.path) as lease:
@@ -82,7 +85,7 @@ def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, 
 
     identity = identify(config, cache)
     run = RunDir(_folder(identity, cache, out))
-    _require_same(run, identity)
+    require_same(run, identity)
     begun = (run.path / CONFIG).is_file()
     return {
         "run": str(run.path),
@@ -106,7 +109,7 @@ def require_empty(path: Path, kind: str) -> None:
         )
 
 
-def _require_same(run: RunDir, identity: Identity) -> None:
+def require_same(run: RunDir, identity: Identity) -> None:
     """Raise ConfigError when the directory holds anything but this run."""
     if not (run.path / CONFIG).is_file():
         require_empty(run.path, "run")
@@ -130,33 +133,65 @@ def _train(
     stop: Stop,
 ) -> None:
     from ..data import load
-    from . import checks
     from .device import choose
     from .finish import finish
     from .loop import reproducible, train
     from .state import Commits
 
+    require_same_version(run)
+    data = load(cache, identity.config, identity.cohort).to(choose(device))
+    for line in begin(run, identity, data):
+        _log.warning(line)
+    before, clock = float(run.info["seconds"]), time.monotonic()
+    try:
+        with reproducible(identity.config.deterministic):
+            journal = Commits(run, identity.digest, lease.check)
+            state = train(run.config, data, journal, progress, stop, identity.starts)
+            run.write_history(state.history)
+            lease.check()
+            finish(run, data, state, identity)
+    finally:
+        run.update(seconds=round(before + time.monotonic() - clock, 3), **data.report())
+    conclude(run)
+
+
+def require_same_version(run: RunDir) -> None:
+    """Raise ConfigError when another version of cm2 began the run."""
     begun = run.info if (run.path / INFO).is_file() else None
     if begun is not None and begun["versions"]["cm2"] != __version__:
         raise ConfigError(
             f"{run.path} was begun by cm2 {begun['versions']['cm2']}, this is {__version__}: the "
             "two halves would not fit. Remove the directory to train anew."
         )
-    place = choose(device)
-    data = load(cache, identity.config, identity.cohort).to(place)
+
+
+def begin(run: RunDir, identity: Identity, data: FusionData) -> list[str]:
+    """Look at the rows and write what the run is.
+
+    Args:
+        run: The run; one that was begun before keeps what it knows.
+        identity: Its identity.
+        data: Its rows, on the device that will train.
+
+    Returns:
+        Warnings that a reader of the result must know.
+
+    Raises:
+        DataError: There is nothing to train or to choose by.
+    """
+    from . import checks
+
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
     untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]
     cautions = [parts["caution"] for parts in identity.spaces.values() if parts["caution"]]
     balanced = identity.config.class_weight == "balanced"
     said = checks.warnings(counts, untrained, balanced, cautions)
-    for line in said:
-        _log.warning(line)
     atomic.write_json(run.path / CONFIG, identity.record)
-    if begun is None:
+    if not (run.path / INFO).is_file():
         run.update(
             status="running",
-            device=str(place),
+            device=str(data.device),
             model=identity.config.model,
             identity=identity.digest,
             versions={"cm2": __version__, "python": platform.python_version()}
@@ -170,16 +205,11 @@ def _train(
             started=_now(),
             seconds=0.0,
         )
-    before, clock = float(run.info["seconds"]), time.monotonic()
-    try:
-        with reproducible(identity.config.deterministic):
-            journal = Commits(run, identity.digest, lease.check)
-            state = train(run.config, data, journal, progress, stop, identity.starts)
-            run.write_history(state.history)
-            lease.check()
-            finish(run, data, state, identity)
-    finally:
-        run.update(seconds=round(before + time.monotonic() - clock, 3), **data.report())
+    return said
+
+
+def conclude(run: RunDir) -> None:
+    """Say that the run is finished, and remove what only its continuation needed."""
     run.update(status="finished", finished=_now())
     (run.path / TRAINER).unlink(missing_ok=True)
 

@@ -276,9 +276,9 @@ def test_a_flipped_bit_in_an_unfinished_run_is_refused(
 def test_a_run_that_is_no_longer_finite_stops_with_advice_and_keeps_the_last_epoch(
     small_cache: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cm2.fuse.training import loop
+    from cm2.fuse.training import course
 
-    monkeypatch.setattr(loop, "learning_rate", lambda history, _: 1e-2 if not history else 1e38)
+    monkeypatch.setattr(course, "learning_rate", lambda history, _: 1e-2 if not history else 1e38)
     with pytest.raises(ConfigError, match=r"epoch 2, step 2 of 2.*--lr"):
         fuse(config(model="concat"), small_cache, place)
     _, meta = checkpoint.load(place / TRAINER)

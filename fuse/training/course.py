@@ -1,0 +1,170 @@
+"""One run from epoch to epoch: how it starts or continues, is judged, and is committed.
+
+A single run and a member of an ensemble take the same course; they differ in who computes steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...extract.encoders.weights import Weights
+from ..config import FuseConfig
+from ..data import FusionData
+from ..evaluation.metrics import auroc, average_precision, macro
+from ..inference import build, probabilities
+from ..models.interface import FusionModel, FusionOutput
+from .history import best_epoch, ended, learning_rate
+from .state import Journal, TrainerState
+from .step import Meter
+
+Figures = dict[str, float | None]
+
+
+@dataclass
+class Course:
+    """A run between its first and its last epoch.
+
+    Attributes:
+        state: What the next epoch depends on.
+        journal: Where every whole epoch is kept.
+    """
+
+    state: TrainerState
+    journal: Journal
+
+    @classmethod
+    def open(
+        cls,
+        config: FuseConfig,
+        data: FusionData,
+        journal: Journal,
+        starts: Mapping[str, Weights] | None = None,
+    ) -> Course:
+        """Continue after the last whole epoch, or start from the seed.
+
+        Args:
+            config: What to train.
+            data: The rows.
+            journal: Where every whole epoch is kept.
+            starts: Weights in files from which the encoders of a new run start, by modality.
+
+        Raises:
+            ConfigError: The model cannot be made, or the stored state is another run's.
+            IntegrityError: The stored state is not what was written.
+        """
+        model = build(data.specs, config, len(data.targets)).to(data.device)
+        state = TrainerState(model, make_optimizer(model, config))
+        if not journal.resume(state):
+            if starts:
+                model.begin(starts)
+            rows = data.rows("train")
+            seen = [rows]
+            if config.published.validation_in_normaliser:
+                seen.append(data.rows("val"))
+            model.start(data.batches(np.concatenate(seen)))
+            if config.class_weight == "balanced":
+                model.weigh(data.labels(rows).to(data.device))
+        return cls(state, journal)
+
+    @property
+    def config(self) -> FuseConfig:
+        """The run's configuration."""
+        return self.state.model.config
+
+    @property
+    def model(self) -> FusionModel:
+        """The run's model."""
+        return self.state.model
+
+    @property
+    def epoch(self) -> int:
+        """The next epoch, from 1."""
+        return len(self.state.history) + 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no next epoch."""
+        return ended(self.state.history, self.config)
+
+    def set_rate(self) -> None:
+        """Give every group of parameters its learning rate of the next epoch."""
+        rate = learning_rate(self.state.history, self.config)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+
+    def judge(self, outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
+        """Judge the model by its outputs on the validation stays; keep it if none was better."""
+        figures = _judged(outputs, data)
+        row = {"epoch": self.epoch} | {name: _finite(value) for name, value in figures.items()}
+        if best_epoch([*self.state.history, row], self.config.warmup) == self.epoch:
+            self.state.keep_best()
+        return figures
+
+    def commit(self, *parts: Mapping[str, float | None]) -> None:
+        """Keep the epoch that was trained just now, with all figures about it."""
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "lr": learning_rate(self.state.history, self.config),
+        }
+        for part in parts:
+            row |= {name: _finite(value) for name, value in part.items()}
+        self.state.history.append(row)
+        self.journal.commit(self.state)
+
+
+def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimizer:
+    """Make the optimiser of a configuration; its learning rates are set before each epoch."""
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    named = list(model.named_parameters())
+    own = model.rates()
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for name, p in named if not name.startswith(tuple(own))],
+            "share": 1.0,
+            "weight_decay": config.weight_decay,
+        }
+    ]
+    for prefix, rate in own.items():
+        # `share` is the group's part of the rate that the schedule gives.
+        groups.append(
+            {
+                "params": [p for name, p in named if name.startswith(prefix)],
+                "share": rate / config.lr,
+                "weight_decay": 0.0 if prefix in model.dependence else config.weight_decay,
+            }
+        )
+    groups = [group for group in groups if group["params"]]
+    return kind(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+
+
+def trained(means: Mapping[str, Any]) -> Figures:
+    """Name the mean losses of an epoch of training."""
+    return {f"train_{name}": float(value) for name, value in means.items()}
+
+
+def _judged(outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
+    meter = Meter()
+    for output in outputs:
+        meter.add(output.losses)
+    means = {name: float(value) for name, value in meter.means().items()}
+    y = data.labels(data.rows("val")).numpy()
+    p = probabilities(list(outputs))
+    return {
+        "val_loss": means.pop("task"),
+        **{f"val_{name}": value for name, value in means.items()},
+        "val_auroc": macro(auroc, y, p),
+        "val_aupr": macro(average_precision, y, p),
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = ["Course", "make_optimizer", "trained"]
