@@ -20,6 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _ENVIRONMENT = {"data": "CM2_DATA", "cache": "CM2_CACHE"}
 _FLAGS = {"from_tree": "--from"}  # `from` is a word of the language
+_TABLES = {"model": "options"}  # model.NAME is an option of the method, `model` its name
 
 
 def flag(field: str) -> str:
@@ -103,6 +104,7 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
         if not equals:
             raise ConfigError(f"--set expects NAME=VALUE, found {text!r}")
         *tables, last = name.strip().replace("-", "_").split(".")
+        tables = [_TABLES.get(part, part) for part in tables]
         place = settings
         for part in tables:
             inner = place.setdefault(part, {})
@@ -179,6 +181,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             near = get_close_matches(path[-1], owner.model_fields, n=1)
             hint = f"; did you mean {'.'.join((*path[:-1], near[0]))}?" if near else ""
             lines.append(f"Unknown option {name}{hint}")
+        elif problem["type"] == "method_options":
+            lines.append(problem["msg"])
         elif problem["type"] == "missing":
             lines.append(f"{option} must be given")
         elif problem["type"] == "literal_error":

@@ -131,7 +131,7 @@ def fuse(
     given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
     given.update({name: value for name, value in options.items() if value not in (None, [])})
     settings = validated(FuseConfig, presets.resolve(given))
-    if given.get("preset") in ("paper", "reference"):
+    if given.get("preset") in ("paper", "reference") and settings.model == "cm2":
         say(presets.weights(settings))
     if show_config:
         print_json(settings.model_dump(mode="json"))
@@ -235,10 +235,13 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         directory = typer.Option(help="Run directory; default: one place per identity.")
         settings = typer.Option(help="TOML file of settings.", metavar="FILE.toml")
         named = typer.Option(
-            help="Options to start from; given ones win.", metavar="corrected|paper|reference"
+            help="Options to start from; given ones win.",
+            metavar="corrected|paper|reference|original",
         )
         single = typer.Option(
-            "--set", help="One more setting; published.NAME=true too.", metavar="NAME=VALUE"
+            "--set",
+            help="One more setting; published.NAME=true and model.NAME=… too.",
+            metavar="NAME=VALUE",
         )
         several = typer.Option(
             help="Train one run for each seed: FIRST:LAST (inclusive) or a list.", metavar="0:4"

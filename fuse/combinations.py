@@ -29,17 +29,65 @@ STREAM_ONLY = (
 """Options that act in mode = 'stream' alone."""
 
 
+OF_CM2 = (
+    "copula",
+    "coupling",
+    "K",
+    "mixture_weights",
+    "lambda_cop",
+    "copula_dim",
+    "projection",
+    "copula_params",
+    "align",
+    "align_pairs",
+    "lambda_align",
+    "align_temperature",
+    "objective",
+    "impute",
+    "draws",
+    "fusion",
+    "fusion_layers",
+    "availability_bits",
+    "warmup",
+    "lr_copula",
+)
+"""Options that only CM2 reads."""
+
+OF_EVERY_METHOD = ("validate_first", "validation_in_normaliser")
+"""Published defects of the training loop; the others are defects of CM2."""
+
+
 def complaints(config: FuseConfig) -> Iterator[str]:
     """Say what cannot be meant, one sentence each with its remedy."""
-    yield from _alignment(config)
-    yield from _objective(config)
-    yield from _published(config)
-    yield from _fusion(config)
+    yield from _unread(config)
     yield from _stream(config)
+    if config.model == "cm2":
+        yield from _alignment(config)
+        yield from _objective(config)
+        yield from _published(config)
+        yield from _fusion(config)
 
 
 def _changed(config: FuseConfig, name: str) -> bool:
     return bool(getattr(config, name) != type(config).model_fields[name].default)
+
+
+def _unread(config: FuseConfig) -> Iterator[str]:
+    """Options that the chosen method does not read."""
+    own = () if config.model == "cm2" else OF_CM2
+    found = [name for name in (*own, *config.options.unread) if _changed(config, name)]
+    switches = dict(config.published)
+    found += [
+        f"published.{name}"
+        for name in switches
+        if switches[name] and config.model != "cm2" and name not in OF_EVERY_METHOD
+    ]
+    if found:
+        one = len(found) == 1
+        yield (
+            f"{' and '.join(found)} {'does' if one else 'do'} nothing with model = "
+            f"{config.model!r}: leave {'it' if one else 'them'} out"
+        )
 
 
 def _alignment(config: FuseConfig) -> Iterator[str]:
@@ -61,8 +109,6 @@ def _objective(config: FuseConfig) -> Iterator[str]:
     objective = config.objective
     if objective == "penalised":
         return
-    if config.model != "cm2":
-        yield f"objective = {objective!r} is one of cm2, not of model = {config.model!r}"
     if config.align != "copula":
         yield (
             f"objective = {objective!r} moves the encoders by the joint density: align must be "
@@ -78,8 +124,6 @@ def _objective(config: FuseConfig) -> Iterator[str]:
 
 
 def _fusion(config: FuseConfig) -> Iterator[str]:
-    if config.model != "cm2" and config.fusion != "lstm":
-        yield f"fusion = {config.fusion!r} is a head of cm2, not of model = {config.model!r}"
     if config.fusion == "concat" and _changed(config, "fusion_layers"):
         yield "fusion = 'concat' is one linear map: it has no layers. Leave out fusion_layers"
 
@@ -123,4 +167,4 @@ def _published(config: FuseConfig) -> Iterator[str]:
             )
 
 
-__all__ = ["FROM_COPULA", "SIMILARITIES", "complaints"]
+__all__ = ["FROM_COPULA", "OF_CM2", "OF_EVERY_METHOD", "SIMILARITIES", "complaints"]

@@ -6,30 +6,30 @@ stores it, and its values are a part of the run's identity. Nothing heavy is imp
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ..errors import ConfigError
 from .combinations import FROM_COPULA, complaints
 from .drop import Drop
+from .methods import METHODS, Options, find
+from .methods import unknown as unknown
 from .published import Published
 
-MODELS = (
-    "cm2",
-    "concat",
-    "single",
-    "availability",
-    "late",
-    "unified",
-    "unified_dynamic",
-    "medfuse",
-    "mmtm",
-    "daft",
-)
-"""Names of the built-in models; `fuse.models` maps them to classes."""
+MODELS = tuple(METHODS)
+"""Names of the built-in methods, see `methods`."""
 
 COPULAS = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
 """Names of the copula families; `fuse.copula` maps them to classes."""
@@ -54,7 +54,15 @@ class FuseConfig(BaseModel):
         description="Modalities that a stay must have to be a row without being read, NAME or "
         "NAME@SPACE: the rows of a richer run for a single modality.",
     )
-    model: str = Field("cm2", description=f"Method: {', '.join(MODELS)}.")
+    model: str = Field(
+        "cm2",
+        description=f"Method: {', '.join(MODELS)}. `cm2 models NAME` shows its own options, which "
+        "are given as --set model.OPTION=VALUE.",
+    )
+    options: SerializeAsAny[Options] = Field(
+        default_factory=Options,
+        description="Options of the method itself: --set model.OPTION=VALUE.",
+    )
     copula: Literal["independence", "clayton", "frank", "gumbel", "gaussian", "student"] = Field(
         "frank", description="Copula family that couples the modalities."
     )
@@ -243,9 +251,26 @@ class FuseConfig(BaseModel):
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str) -> str:
-        if value not in MODELS:
-            raise ValueError(unknown("model", value, MODELS))
+        try:
+            find(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
+
+    @field_validator("options", mode="wrap")
+    @classmethod
+    def _of_the_method(cls, value: Any, _: object, info: ValidationInfo) -> Options:
+        model = info.data.get("model")
+        if model is None:  # refused already
+            return Options()
+        kind = find(model).options
+        given = value.model_dump() if isinstance(value, Options) else value
+        try:
+            return kind.model_validate(given)
+        except ValidationError as error:
+            text = " ".join(_about_options(model, kind, error))
+            # braces would be read as placeholders
+            raise PydanticCustomError("method_options", "{text}", {"text": text}) from None
 
     @field_validator("modalities")
     @classmethod
@@ -356,25 +381,14 @@ class FuseConfig(BaseModel):
             raise ConfigError("\n".join(_sentences(error))) from None
 
 
-def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    """Say that a name is not known, and which one was probably meant.
-
-    Args:
-        kind: What the name stands for.
-        name: What was found.
-        known: What is offered.
-    """
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."
-
-
 def _known(model: type[BaseModel], options: Mapping[str, Any], table: str = "") -> None:
     """Raise ConfigError for the first name that no field, nested or not, has."""
     for name, value in options.items():
         if name not in model.model_fields:
             raise ConfigError(unknown("option", table + name, _dotted(model, table)))
         inner = model.model_fields[name].annotation
+        if inner is Options:
+            continue  # which names there are depends on the method
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
             _known(inner, value, f"{table}{name}.")
 
@@ -390,7 +404,26 @@ def _sentences(error: ValidationError) -> list[str]:
         if item["type"] == "literal_error":
             offered = get_args(FuseConfig.model_fields[name].annotation)
             message = unknown(name, str(item["input"]), offered)
+        elif item["type"] == "method_options":
+            lines.append(item["msg"])
+            continue
         else:
             message = item["msg"].removeprefix("Value error, ").removesuffix(".") + "."
         lines.append(f"Option {name} = {item['input']!r}: {message}" if name else message)
+    return lines
+
+
+def _about_options(model: str, kind: type[Options], error: ValidationError) -> list[str]:
+    """Say what is wrong with the options of a method, one sentence each."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(unknown(f"option of {model}", name, kind.model_fields))
+        elif item["type"] == "literal_error":
+            offered = map(str, get_args(kind.model_fields[name].annotation))
+            lines.append(unknown(f"model.{name}", str(item["input"]), offered))
+        else:
+            message = item["msg"].removeprefix("Value error, ").removesuffix(".")
+            lines.append(f"Option model.{name} = {item['input']!r}: {message}.")
     return lines

@@ -16,7 +16,7 @@ from ..cache.cohort import Cohort
 from ..errors import ConfigError, DataError, LeakageError
 from .config import FuseConfig, unknown
 from .data import FusionData, Rows, load
-from .models import MODELS
+from .models import model_class
 from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
 from .random import key
 from .rundir import BEST, RunDir
@@ -35,7 +35,7 @@ def build(specs: tuple[ModalitySpec, ...], config: FuseConfig, targets: int = 1)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "init") >> 1)
-        method = MODELS[config.model]
+        method = model_class(config.model)
         if config.mode == "stream":
             from .stream.model import streamed
 

@@ -3,76 +3,62 @@
 corrected   the defaults
 paper       the settings that the paper states, on correct mathematics
 reference   what the published code computes: the paper's settings and every published defect
+original    what a rival's own publication describes, where that differs
 
-The paper's weight of the copula multiplies a sum over the 256 coordinates, `lambda_cop` their
-mean: 1e-6 becomes 2.56e-4.
+Which of them a method has, and what they set, stands in `methods`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .config import FuseConfig, unknown
-from .published import Published
+from .methods import PAPER_RECIPE, find, unknown
 
-PAPER_LAMBDA, PAPER_WIDTH = 1e-6, 256
+if TYPE_CHECKING:
+    from .config import FuseConfig
 
-PAPER: dict[str, Any] = {
-    "copula": "gumbel",
-    "K": 3,
-    "mixture_weights": "mlp",
-    "lambda_cop": PAPER_LAMBDA * PAPER_WIDTH,
-    "copula_dim": 0,
-    "impute": "marginal",
-    "availability_bits": False,
-    "hidden": PAPER_WIDTH,
-    "fusion_hidden": 512,
-    "fusion_layers": 2,
-    "dropout": 0.3,
-    "epochs": 100,
-    "patience": 15,
-    "batch_size": 32,
-    "optimizer": "adam",
-    "lr": 1e-4,
-    "lr_copula": 1e-4,
-    "weight_decay": 0.0,
-    "scheduler": "plateau",
-    "clip": 0.0,
-    "temperature": 1e-3,
-}
+COMMON: dict[str, Mapping[str, Any]] = {"corrected": {}, "paper": PAPER_RECIPE}
+"""Presets of every method that has no own of that name."""
 
-REFERENCE: dict[str, Any] = PAPER | {
-    "mixture_weights": "logits",
-    "coupling": "joint",
-    "objective": "paper",
-    "draws": 1,
-    "fusion_layers": 1,
-    "beta2": 0.9,
-    "temperature": 1e-4,
-    "published": dict.fromkeys(Published.model_fields, True),
-}
 
-PRESETS: dict[str, dict[str, Any]] = {"corrected": {}, "paper": PAPER, "reference": REFERENCE}
+def presets(model: str) -> dict[str, Mapping[str, Any]]:
+    """Every preset of a method by name, the default first."""
+    return {**COMMON, **find(model).options.presets}
 
 
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """Lay given options over those of the preset that they name.
 
     Args:
-        given: Options by field name, nested ones as mappings; `preset` names the preset.
+        given: Options by field name, nested ones as mappings; `preset` names the preset of the
+            method that they name. `model` may be a mapping of the method's `name` and its options.
 
     Returns:
         Options without `preset`.
 
     Raises:
-        ConfigError: An unknown preset.
+        ConfigError: An unknown preset or method.
     """
-    name = str(given.get("preset") or "corrected")
-    if name not in PRESETS:
-        raise ConfigError(unknown("preset", name, tuple(PRESETS)))
-    return _over(PRESETS[name], {k: v for k, v in given.items() if k != "preset"})
+    given = _unfold(given)
+    name, model = str(given.pop("preset", None) or "corrected"), str(given.get("model", "cm2"))
+    if name == "corrected":
+        return given
+    offered = presets(model)
+    if name not in offered:
+        raise ConfigError(unknown(f"preset of {model}", name, offered))
+    return _over(offered[name], given)
+
+
+def _unfold(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a table `model` with a name and options into the two fields `model` and `options`."""
+    result = dict(given)
+    if isinstance(table := result.get("model"), Mapping):
+        inner = dict(table)
+        result["model"] = inner.pop("name", "cm2")
+        result["options"] = _over(inner, result.get("options", {}))
+    return result
 
 
 def weights(config: FuseConfig) -> str:
@@ -95,4 +81,4 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-__all__ = ["PRESETS", "resolve", "weights"]
+__all__ = ["COMMON", "presets", "resolve", "weights"]

@@ -26,10 +26,10 @@ def model_card(run: RunDir, cache: Path | None) -> str:
     Raises:
         ConfigError: The run is not finished.
     """
-    from ..models import MODELS
+    from ..models import model_class
 
     run.require_finished()
-    method = MODELS[run.config.model]
+    method = model_class(run.config.model)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # Markdown, not a page

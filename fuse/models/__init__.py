@@ -1,27 +1,23 @@
-"""Fusion methods: one interface, one file each, one registry."""
+"""Fusion methods: one interface, one file each, one entry in `fuse.methods`."""
 
 from __future__ import annotations
 
-from .availability import Availability
-from .cm2 import CM2
-from .concat import Concat
-from .daft import DAFT
-from .interface import FusionModel
-from .late import Late
-from .medfuse import MedFuse
-from .mmtm import MMTM
-from .single import Single
-from .unified import Unified, UnifiedDynamic
+from importlib import import_module
 
-MODELS: dict[str, type[FusionModel]] = {
-    "cm2": CM2,
-    "concat": Concat,
-    "single": Single,
-    "availability": Availability,
-    "late": Late,
-    "unified": Unified,
-    "unified_dynamic": UnifiedDynamic,
-    "medfuse": MedFuse,
-    "mmtm": MMTM,
-    "daft": DAFT,
-}
+from ..methods import METHODS, find
+from .interface import FusionModel
+
+
+def model_class(name: str) -> type[FusionModel]:
+    """Import the network of a method.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    module, _, attribute = find(name).home.partition(":")
+    found: type[FusionModel] = getattr(import_module(f".{module}", __name__), attribute)
+    return found
+
+
+MODELS: dict[str, type[FusionModel]] = {name: model_class(name) for name in METHODS}
+"""The built-in methods by name."""

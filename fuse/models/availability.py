@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+from ..methods.availability import AvailabilityOptions
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .task import binary
 
@@ -19,6 +20,7 @@ class Availability(FusionModel):
     A film is ordered for the sicker patients; a model that beats this one has read the film.
     """
 
+    Options: ClassVar[type[AvailabilityOptions]] = AvailabilityOptions
     absence: ClassVar[str] = "is all it reads"
     uses_all_modalities: ClassVar[bool] = False
     models_interaction: ClassVar[bool] = False

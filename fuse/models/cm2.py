@@ -17,6 +17,7 @@ from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
 from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
 from ..copula.whitening import CopulaSpace
+from ..methods.cm2 import CM2Options
 from ..published import Published
 from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
@@ -64,6 +65,7 @@ class CM2(FusionModel):
         ConfigError: The copula space is wider than the embeddings.
     """
 
+    Options: ClassVar[type[CM2Options]] = CM2Options
     reference: ClassVar[str] = "Cross-Modal Alignment via Variational Copula Modelling, ICML 2025"
     absence: ClassVar[str] = "--impute; availability bits"
     learns_alone: ClassVar[tuple[str, ...]] = ("joint.marginals.",)
@@ -87,6 +89,9 @@ class CM2(FusionModel):
         self.head = make_head(config, M, targets)
         self.register_buffer("started", torch.full((), float(config.published.constant_start)))
         self.register_buffer("highest", torch.zeros(2, M))
+        self.draws_for_all = config.objective == "elbo"
+        self.compares_stays = ("align",) if config.align == "infonce" else ()
+        self.idle = _idle(config)
         self.monitor = Monitor(config, [spec.name for spec in self.specs])
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
@@ -334,6 +339,14 @@ def _joint(M: int, width: int, config: FuseConfig) -> JointModel:
         params=config.copula_params,
         weights=config.mixture_weights,
     )
+
+
+def _idle(config: FuseConfig) -> tuple[str, ...]:
+    """Parameters that nothing moves: see `FusionModel.idle`."""
+    unaligned = ("space.projection",) if config.align == "none" else ()
+    # One weight is always 1; components that start equal stay equal, so no weight matters.
+    weightless = ("*logits",) if config.K == 1 or config.published.constant_start else ()
+    return unaligned + weightless
 
 
 def _draws(batch: FusionBatch, w: Tensor) -> Tensor | None:

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
-from .encoders import Encoder, Encoders
+from ..methods.daft import DAFTOptions
+from .encoders import Encoder, Encoders, anchor_of
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import Dropout, masked_mean
 from .task import binary
 
 RATIO = 7
+
+
+ACTIVATIONS = {"linear": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class Affine(nn.Module):
@@ -23,13 +27,16 @@ class Affine(nn.Module):
     Args:
         width: Width W of the states.
         other: Width of the other modality's embedding.
+        options: See `DAFTOptions`.
     """
 
-    def __init__(self, width: int, other: int) -> None:
+    def __init__(self, width: int, other: int, options: DAFTOptions) -> None:
         super().__init__()
-        bottleneck = max(16, (width + other) // RATIO)
+        self.options = options
+        bottleneck = options.bottleneck or max(16, (width + other) // RATIO)
+        outputs = 2 if options.modulate == "both" else 1
         self.squeeze = nn.Linear(width + other, bottleneck, bias=False)
-        self.expand = nn.Linear(bottleneck, 2 * width, bias=False)
+        self.expand = nn.Linear(bottleneck, outputs * width, bias=False)
 
     def forward(self, states: Tensor, mean: Tensor, other: Tensor) -> Tensor:
         """Modulate states.
@@ -40,10 +47,12 @@ class Affine(nn.Module):
             other: Embedding of the other modality, ``(B, other)``.
         """
         both = self.squeeze(torch.cat([other, mean], -1)).relu()
-        scale, shift = self.expand(both).unsqueeze(1).chunk(2, -1)
-        # Without biases the scale starts near 0: counted from 1 it does not silence the states.
-        modulated: Tensor = states * (1 + scale) + shift
-        return modulated
+        parts = self.expand(both).unsqueeze(1).split(states.shape[-1], -1)
+        if self.options.modulate != "shift":
+            scale = ACTIVATIONS[self.options.scale_act](parts[0])
+            # Without biases the scale starts near 0: counted from 1 it does not silence the states.
+            states = states * (scale + 1 if self.options.scale_from == "one" else scale)
+        return states if self.options.modulate == "scale" else states + parts[-1]
 
 
 class DAFT(FusionModel):
@@ -56,17 +65,18 @@ class DAFT(FusionModel):
     the others shift.
     """
 
+    Options: ClassVar[type[DAFTOptions]] = DAFTOptions
     reference: ClassVar[str] = "Pölsterl et al., MICCAI 2021, in the form of MedFuse"
     absence: ClassVar[str] = "modulates nothing"
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
         self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
-        views = [spec.view for spec in self.specs]
-        self.anchor = views.index("series") if "series" in views else 0
+        self.anchor = anchor_of(self.specs)
         self.others = [m for m in range(len(self.specs)) if m != self.anchor]
         width = self.encoders.between()[self.anchor]
-        self.blocks = nn.ModuleList(Affine(width, config.hidden) for _ in self.others)
+        options = DAFTOptions.of(config)
+        self.blocks = nn.ModuleList(Affine(width, config.hidden, options) for _ in self.others)
         self.dropout = Dropout()
         self.linear = nn.Linear(config.hidden, targets)
 

@@ -223,5 +223,11 @@ def _kind(
     return LearnedEncoder if spec.view == LEARNED else VectorEncoder
 
 
+def anchor_of(specs: Sequence[ModalitySpec]) -> int:
+    """Position of the modality that others act on: the first series, or the first of all."""
+    views = [spec.view for spec in specs]
+    return views.index("series") if "series" in views else 0
+
+
 def _real(batch: FusionBatch, name: str, m: int) -> Tensor:
     return batch.mask[name] & batch.available[:, m : m + 1]

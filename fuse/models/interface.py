@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
+from ..methods.base import Options as MethodOptions
 
 LEARNED = "learned"
 """View of a modality whose vectors come from a trunk that is trained with the model."""
@@ -188,22 +189,34 @@ class FusionModel(nn.Module, ABC):
     is complete.
 
     Attributes:
+        Options: What the method declares: its own options, presets and their known failures.
         reference: Where the method was published; `plain` where it needs no publication.
         absence: What it does about an absent modality, in a few words.
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
         uses_all_modalities: Every available modality can change the prediction.
         models_interaction: Modalities meet before the last linear map.
+        most_modalities: Largest number of modalities; None for any.
+        batch_dependent: A prediction depends on the other stays of its batch.
+        draws_for_all: Random numbers outside training change stays that lack nothing too.
+        compares_stays: Names of losses that compare the stays of a batch with each other.
+        idle: Patterns of names of parameters that nothing moves under the given options.
         learns_alone: Prefixes of parameters that have a loss of their own; each group's gradient
             is clipped by itself, so that it does not slow down the others.
         dependence: Prefixes of parameters on the copula's own scale: they learn at `lr_copula`,
             without weight decay.
     """
 
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
     reference: ClassVar[str] = "plain"
     absence: ClassVar[str]
     vmappable: ClassVar[bool] = True
     uses_all_modalities: ClassVar[bool] = True
     models_interaction: ClassVar[bool] = True
+    most_modalities: ClassVar[int | None] = None
+    batch_dependent: ClassVar[bool] = False
+    draws_for_all: bool = False
+    compares_stays: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     learns_alone: ClassVar[tuple[str, ...]] = ()
     dependence: ClassVar[tuple[str, ...]] = ()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+from ..methods.base import NoHead
 from .branches import Branches
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec, Objective
@@ -19,6 +20,7 @@ from .task import binary
 class Late(FusionModel):
     """Mean probability of the modalities that are there; each learns by itself."""
 
+    Options: ClassVar[type[NoHead]] = NoHead
     absence: ClassVar[str] = "left out of the mean"
     models_interaction: ClassVar[bool] = False
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+from ..methods.medfuse import MedFuseOptions
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import LSTM, Dropout
@@ -15,12 +17,13 @@ from .task import binary
 
 
 class MedFuse(FusionModel):
-    """A 1-layer LSTM over the embeddings that are there, in the order of the modalities.
+    """An LSTM over the embeddings that are there, in the order of the modalities.
 
     The published three-modal code reads two tokens whatever there is; here every available one
-    is read.
+    is read, unless `two_tokens` asks for that.
     """
 
+    Options: ClassVar[type[MedFuseOptions]] = MedFuseOptions
     reference: ClassVar[str] = "Hayat, Geras and Shamout, MLHC 2022"
     absence: ClassVar[str] = "a shorter sequence"
 
@@ -28,8 +31,11 @@ class MedFuse(FusionModel):
         super().__init__(specs, config, targets)
         self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
         self.dropout = Dropout()
-        self.lstm = LSTM(config.hidden, config.fusion_hidden, layers=1)
+        self.options = MedFuseOptions.of(config)
+        self.lstm = LSTM(config.hidden, config.fusion_hidden, self.options.layers)
         self.linear = nn.Linear(config.fusion_hidden, targets)
+        if self.options.type_embedding:
+            self.kind = nn.Parameter(0.02 * torch.randn(len(self.specs), config.hidden))
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the embeddings and of the last state."""
@@ -45,7 +51,12 @@ class MedFuse(FusionModel):
         """Predict and judge a batch."""
         z = self.encoders(batch)
         tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
-        last: Tensor = self.lstm(tokens, batch.available)[1]
+        if self.options.type_embedding:
+            tokens = tokens + self.kind
+        read = batch.available
+        if self.options.two_tokens:
+            read = read & (torch.arange(read.shape[1], device=read.device) < 2)
+        last: Tensor = self.lstm(tokens, read)[1]
         last = self.dropout(last, hyper.dropout, batch.noise.get("dropout.head"))
         logits: Tensor = self.linear(last)
         return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..config import FuseConfig
+from ..methods.base import NoHead
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import Dropout
@@ -25,8 +26,10 @@ class Single(FusionModel):
         ConfigError: Not exactly one modality was chosen.
     """
 
+    Options: ClassVar[type[NoHead]] = NoHead
     absence: ClassVar[str] = "is trained and judged on the stays that have it"
     models_interaction: ClassVar[bool] = False
+    most_modalities: ClassVar[int | None] = 1
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)

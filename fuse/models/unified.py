@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+from ..methods.base import NoHead
 from .branches import Branches
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec, Objective
@@ -19,6 +20,7 @@ from .task import binary
 class Unified(FusionModel):
     """One linear map of all embeddings side by side; absent ones are zero."""
 
+    Options: ClassVar[type[NoHead]] = NoHead
     reference: ClassVar[str] = "Hayat et al., 2021 (arXiv 2111.02710)"
     absence: ClassVar[str] = "zeros"
     models_interaction: ClassVar[bool] = False

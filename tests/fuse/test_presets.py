@@ -9,8 +9,10 @@ import pytest
 
 from cm2.errors import ConfigError
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.presets import PRESETS, resolve, weights
+from cm2.fuse.presets import presets, resolve, weights
 from cm2.fuse.published import Published
+
+PRESETS = presets("cm2")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -86,3 +88,28 @@ def test_the_option_wins_over_the_file(tmp_path: Path) -> None:
     shown, said = show("--config", str(file), "--preset", "corrected")
     assert shown == FuseConfig().model_dump(mode="json")
     assert "their sum" not in said
+
+
+def test_a_rival_has_the_recipe_of_the_paper_and_presets_of_its_own() -> None:
+    assert FuseConfig.of({"model": "late", "preset": "paper"}).optimizer == "adam"
+    mmtm = FuseConfig.of({"model": "mmtm", "preset": "original"})
+    assert mmtm.options.model_dump()["gate_scale"] == 2
+    with pytest.raises(ConfigError, match="Unknown preset of late 'original'"):
+        FuseConfig.of({"model": "late", "preset": "original"})
+
+
+def test_an_option_of_the_method_wins_over_its_preset() -> None:
+    given = {"model": "mmtm", "preset": "original", "options": {"gate_scale": "3"}}
+    options = FuseConfig.of(given).options.model_dump()
+    assert (options["gate_scale"], options["squeeze_act"]) == (3.0, "none")
+
+
+def test_the_table_of_a_method_in_a_file_holds_its_name_and_options(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[model]\nname = "mmtm"\ngate_scale = 2\nsqueeze_act = "none"\n')
+    shown, _ = show("--config", str(file), "--set", "model.squeeze_act=relu")
+    assert shown["model"] == "mmtm"
+    assert (
+        shown["options"]
+        == FuseConfig.of({"model": "mmtm", "options": {"gate_scale": 2}}).options.model_dump()
+    )

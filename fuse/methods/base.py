@@ -1,0 +1,54 @@
+"""What a method declares about itself without importing torch: options, presets, known failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from ..config import FuseConfig
+
+
+class Options(BaseModel):
+    """Options of one method, given as `--set model.NAME=VALUE`; frozen, unknown names refused.
+
+    A method declares its own as a subclass: fields with a type, a default, a range and a
+    description. Every choice of every field is tested by being there.
+
+    Attributes:
+        presets: By name, values of options: `reference` is what the published fusion code
+            computes, minus crashes; `original` the method's own publication. `options` inside of a
+            preset holds values of these options, everything else is an option of a run.
+        violates: What a preset (or one choice, `NAME=VALUE`) is known not to fulfil: by its name
+            the checks of `models.conformance` with the reason, each a strict expected failure.
+        unread: General options that the method does not read; giving one is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    violates: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    unread: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, config: FuseConfig) -> Self:
+        """Take the options of a configuration, which are of this kind."""
+        options = config.options
+        return options if isinstance(options, cls) else cls.model_validate(options.model_dump())
+
+
+class NoHead(Options):
+    """No options of its own, and no hidden layer in the fusion."""
+
+    unread: ClassVar[tuple[str, ...]] = ("fusion_hidden",)
+
+
+class Recorded(Options):
+    """Options of a method whose source is not at hand, as a run recorded them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+__all__ = ["NoHead", "Options", "Recorded"]

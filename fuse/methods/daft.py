@@ -1,0 +1,50 @@
+"""Options of DAFT in the form of MedFuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import Options
+from .recipes import PUBLISHED_RECIPE
+
+
+class DAFTOptions(Options):
+    """Where the scale is counted from, and how narrow its network is."""
+
+    scale_from: Literal["one", "zero"] = Field(
+        "one",
+        description="The scale is a deviation from 1, or the number itself: without biases it "
+        "starts near 0 and silences the anchor (the public code).",
+    )
+    scale_act: Literal["linear", "sigmoid", "tanh"] = Field(
+        "linear", description="Activation of the scale."
+    )
+    modulate: Literal["both", "scale", "shift"] = Field(
+        "both", description="What the anchor's states are given."
+    )
+    bottleneck: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Width of the network that makes scale and shift; 0 is a seventh of what it "
+        "reads, the public code has 75 whatever that is.",
+    )
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": PUBLISHED_RECIPE
+        | {
+            "lr": 6.493e-5,
+            "scheduler": "none",  # made, and never stepped
+            "options": {"scale_from": "zero", "bottleneck": 75},
+        }
+    }
+    violates: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "modulate=scale": {"sensitivity": "without the anchor there is nothing to scale"}
+    }
+    unread: ClassVar[tuple[str, ...]] = ("fusion_hidden",)
+
+
+__all__ = ["DAFTOptions"]
