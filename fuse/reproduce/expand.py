@@ -17,16 +17,14 @@ from ...cache.cohort import Cohort
 from ...cache.layout import modality_folder
 from ...cache.reader import Store, stores_of
 from ...errors import ConfigError
+from .. import combinations
 from ..config import MODELS, FuseConfig
 from ..drop import Drop
+from ..methods import find
 from ..presets import resolve
 from .experiments import Experiment, Line, Options, Setting, method
 
-OF_CM2 = (
-    *("copula", "coupling", "K", "mixture_weights", "lambda_cop", "copula_dim", "projection"),
-    *("copula_params", "align", "align_pairs", "lambda_align", "align_temperature", "objective"),
-    *("temperature", "impute", "draws", "fusion", "lr_copula", "published"),
-)
+OF_CM2 = (*combinations.OF_CM2, "temperature", "published")
 """Options of a preset that are about CM2 alone: the other methods do not take them."""
 
 
@@ -276,8 +274,10 @@ def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
 
 
 def _tries(line: Line, base: Options, tune: Mapping[str, Sequence[Any]]) -> Iterator[FuseConfig]:
-    if line.options["model"] != "cm2":
-        base = {name: value for name, value in base.items() if name not in OF_CM2}
+    model = str(line.options["model"])
+    unread = (*find(model).options.unread, *(() if model == "cm2" else OF_CM2))
+    base = {name: value for name, value in base.items() if name not in unread}
+    tune = {name: values for name, values in tune.items() if name not in unread}
     for values in product(*tune.values()):
         options = {**base, **dict(zip(tune, values, strict=True)), **line.options}
         read = _names(options["modalities"])
