@@ -18,6 +18,7 @@ neither a kill nor a reader can ever meet a new table beside an old JSON file.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError, IntegrityError
@@ -42,6 +43,10 @@ COHORT = "cohort.json"
 STAYS = "stays.parquet"
 LINKS = "links"
 LABELS = "labels"
+
+RUN_INFO, RUN_BEST = "run.json", "best.safetensors"
+TRAINING_SUBJECTS = "data.training_subjects"
+"""Tensor of a run's weights: keys of the patients that it was trained on, int64."""
 
 SPLITS = ("train", "val", "test")
 STAGES = ("read", "decode", "tokenise", "encode", "nonfinite")
@@ -153,6 +158,11 @@ def shard_paths(store: Path, name: str) -> tuple[Path, Path]:
 def table_name(stem: str, sha256: str) -> str:
     """File name of a table that may be written again: <stem>-<12 digits of its hash>.parquet."""
     return f"{stem}-{sha256[:12]}.parquet"
+
+
+def subject_words(keys: Iterable[int]) -> tuple[str, ...]:
+    """Keys of patients as text, sorted: 16 hexadecimal digits each."""
+    return tuple(sorted(f"{key:016x}" for key in keys))
 
 
 def extract_again(cache: Path, modality: str, cohort: str | None = None) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError, IntegrityError
 from . import atomic, checkpoint, record, shard
+from .fingerprint import fingerprint
 from .layout import (
     BLANK,
     MANIFEST,
@@ -222,6 +223,22 @@ class Store:
         """Where items and weights came from; part of no identity, empty where nothing is known."""
         path = self.path / PROVENANCE
         return atomic.read_json(path, self._remedy) if path.is_file() else {}
+
+    @property
+    def training_subjects(self) -> frozenset[str]:
+        """Keys of the patients that the encoder was trained on; none of an encoder from elsewhere.
+
+        Raises:
+            IntegrityError: The record is not the one that the space names.
+        """
+        named = self.space.parts.get("training_subjects")
+        found = self.provenance.get("training_subjects", []) if named else []
+        if named and fingerprint(found) != named:
+            raise IntegrityError(
+                f"{self.path / PROVENANCE} does not hold the patients that the encoder was trained "
+                f"on. {self._remedy}"
+            )
+        return frozenset(found)
 
     def verify(self) -> None:
         """Read every shard, record and the blank vector and compare all hashes.

@@ -13,6 +13,7 @@ from .config import MODALITIES, ExtractConfig
 from .encoders import ENCODED, weights
 from .estimate import Estimate
 from .estimate import ehr as ehr_estimate
+from .modalities.series_vectors import run_of
 from .sources import Source, open_source
 from .sources.catalogue import Catalogue, published
 from .sources.mimic_cxr import find_metadata
@@ -109,7 +110,8 @@ class MimicRoute:
                     f"--encoder {word}: several modalities of this call have an encoder; write "
                     + " or ".join(f"{m}={word}" for m in encoded)
                 )
-        if self.config.weights and not encoded:
+        series = [run_of(self.config, m, sole=len(self.modalities) == 1) for m in self.modalities]
+        if self.config.weights and not encoded and not any(series):
             raise ConfigError(
                 f"--weights: {', '.join(self.modalities)} has no encoder that could take any"
             )

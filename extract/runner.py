@@ -16,6 +16,7 @@ from ..errors import RejectsError
 from ..progress import Progress, Stop, never, silent
 from . import engine, receipts
 from .config import ExtractConfig
+from .modalities import series_vectors
 from .route import Route, open_route
 from .summary import ExtractSummary, ModalityResult
 from .work import Plan
@@ -99,6 +100,9 @@ def _extract_one(
     start = time.monotonic()
     tables = route.tables(modality)
     planned = route.plan(cohort, modality)
+    run = series_vectors.run_of(config, modality, sole=len(route.modalities) == 1)
+    if run is not None and planned.space.view == "series":
+        planned = series_vectors.encoded(planned, run)
     store, encoded, complete = engine.encode(config, planned, progress, stop)
     write_links(config.cache, cohort.name, modality, planned.links, planned.rules)
     result = replace(

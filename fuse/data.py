@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from torch.utils._pytree import tree_map
 from ..cache.cohort import Cohort, ModalityView, view
 from ..cache.fingerprint import fraction
 from ..cache.labelled import task_columns
+from ..cache.layout import subject_words
+from ..cache.store import Store
 from ..cache.view import numbered
-from ..errors import DataError, IntegrityError
+from ..errors import DataError, IntegrityError, LeakageError
 from .config import FuseConfig
 from .identity import modality_names
 from .models.interface import LEARNED, FusionBatch, ModalitySpec, pattern_ids
-from .random import Keys, stay_keys, uniforms
+from .random import Keys, key, stay_keys, uniforms
 from .stream.options import trunk_of
 
 Rows = NDArray[np.int64]
@@ -119,6 +121,32 @@ class FusionData:
         for start in range(0, len(rows), size):
             yield self.batch(rows[start : start + size], noise, seed, epoch)
 
+    def subject_keys(self, rows: Rows) -> set[int]:
+        """Hash the patients of some rows."""
+        subjects = {self.columns["subject_id"][i] for i in rows}
+        return {key("subject", self.dataset, subject) >> 1 for subject in subjects}
+
+    def refuse_leak(self, what: str, seen: Collection[str]) -> None:
+        """Refuse an encoder that was trained on patients who are to be judged.
+
+        Args:
+            what: The encoder, for the message.
+            seen: Keys of its patients, as text.
+
+        Raises:
+            LeakageError: One of them is outside the training split.
+        """
+        if not seen:
+            return
+        judged = [i for i, split in enumerate(self.columns["split"]) if split != "train"]
+        both = set(subject_words(self.subject_keys(np.array(judged, dtype=np.int64)))) & set(seen)
+        if both:
+            raise LeakageError(
+                f"{what} was trained on {len(both)} patients who are in the validation or test "
+                "split here. Use it with the cohort and the splits (and the fold) of its own run, "
+                "or train another on these splits."
+            )
+
     def report(self) -> dict[str, Any]:
         """Entries of run.json about how the rows were read; none where all lie in memory."""
         return {}
@@ -172,6 +200,7 @@ def load(
 
     Raises:
         DataError: A target is not 0 or 1.
+        LeakageError: The encoder of a modality was trained on patients to be judged.
         IntegrityError: A stored value is not finite, or a file is not what was written.
     """
     cohort = cohort or Cohort.open(cache, config.cohort)
@@ -210,6 +239,9 @@ def load(
     ]
     times = {part.name: part.time[rows] for part in views}
     data = assemble(specs, values, masks, has, y, targets, columns, keys, dataset, times)
+    for part in views:
+        store = Store.open(cache, part.name, part.space)
+        data.refuse_leak(f"The encoder of {part.name}@{part.space}", store.training_subjects)
     if config.mode == "stream":
         from .stream.data import with_items
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..cache import atomic, checkpoint
 from ..cache.cohort import Cohort
+from ..cache.layout import TRAINING_SUBJECTS
 from ..errors import ConfigError, DataError, LeakageError
 from .config import FuseConfig, unknown
 from .data import FusionData, Rows, load
@@ -21,7 +22,7 @@ from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
 from .random import key
 from .rundir import BEST, RunDir
 
-SUBJECTS = "data.training_subjects"
+SUBJECTS = TRAINING_SUBJECTS
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -49,9 +50,7 @@ def build(specs: tuple[ModalitySpec, ...], config: FuseConfig, targets: int = 1)
 
 def subject_keys(data: FusionData, rows: Rows) -> Tensor:
     """Hash the patients of some rows, sorted and unique."""
-    subjects = {data.columns["subject_id"][i] for i in rows}
-    keys = sorted(key("subject", data.dataset, subject) >> 1 for subject in subjects)
-    return torch.tensor(keys, dtype=torch.int64)
+    return torch.tensor(sorted(data.subject_keys(rows)), dtype=torch.int64)
 
 
 def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:

@@ -24,11 +24,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..cache import atomic
+from ..cache.layout import RUN_BEST, RUN_INFO
 from ..errors import ConfigError, DataError, IntegrityError
 from .config import FuseConfig
 
-CONFIG, INFO, HISTORY, LEARNED = "config.json", "run.json", "metrics.jsonl", "learned.json"
-BEST, LAST, TRAINER = "best.safetensors", "last.safetensors", "trainer.safetensors"
+CONFIG, INFO, HISTORY, LEARNED = "config.json", RUN_INFO, "metrics.jsonl", "learned.json"
+BEST, LAST, TRAINER = RUN_BEST, "last.safetensors", "trainer.safetensors"
 RESTRICTED = (
     "The files in this folder hold one row per stay. They fall under the data use agreement of "
     "their source: do not publish or share them.\n"

@@ -66,12 +66,28 @@ class ImageEncoder:
         self.frame: Frame
         self.mean: tuple[float, ...]
         self.std: tuple[float, ...]
-        if name is not None:
+        if weights.of_run:
+            facts = self._facts(name)
+            cut = (facts["crop"], facts["crop"])
+            self._known = self.name = str(facts["network"])
+            self.frame, self.mean, self.std = Frame(facts["side"], cut), MEAN, STD
+        elif name is not None:
             self.name, self.frame, self.mean, self.std = name, FRAME, MEAN, STD
         else:
             asked = vision.processing(weights)
             self.name, self.frame = vision.kind(weights), asked.frame
             self.mean, self.std = asked.mean, asked.std
+
+    def _facts(self, name: str | None) -> Mapping[str, Any]:
+        """What the encoder of a run is, and which frame it was trained on."""
+        trained = self.weights.trained
+        trained.require("film")
+        if name not in (None, trained.facts["network"]):
+            raise ConfigError(
+                f"--encoder {name}: the run {trained.path} trained {trained.facts['network']}; "
+                "leave the option out"
+            )
+        return trained.facts
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the network, which another process builds for itself."""
@@ -93,7 +109,7 @@ class ImageEncoder:
         """SHA-256 of the weights: of the file, or of the tensors that the seed gave."""
         if self._known is None:
             return vision.sha256(self.weights)
-        if self.weights.path is None:
+        if self.weights.path is None or self.weights.of_run:
             return state_sha256(self._network)
         return self.weights.sha256()
 
@@ -102,7 +118,10 @@ class ImageEncoder:
         """A network of `NETWORKS` on the CPU."""
         name = self._known or ""
         network = networks.build(name, self.weights.seed or 0)
-        if self.weights.path is not None:
+        if self.weights.of_run:
+            body = networks.body(name, network, folded=False)
+            body.load_state_dict(self.weights.trained.tensors)
+        elif self.weights.path is not None:
             head = f"{NETWORKS[name].head}."
             assign(network, self.weights.state(), (head,), f"{self.weights.path} as {name}")
         return network

@@ -11,13 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...cache.atomic import sha256_file
 from ...cache.fingerprint import fingerprint
+from ...cache.layout import RUN_BEST
 from ...errors import ConfigError, UnsupportedError
 from . import hub, pretraining
+from .trained import Trained, is_run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,6 +53,8 @@ class Weights:
         """One line for tables and reports, without the folder."""
         if self.reference is not None:
             return str(self.reference)
+        if self.of_run and self.path is not None:
+            return f"run {self.path.resolve().name}"
         return f"{_RANDOM}{self.seed}" if self.path is None else self.path.name
 
     @property
@@ -62,6 +67,8 @@ class Weights:
         """What the weights have learnt from, as far as their files say."""
         if self.path is None:
             return "nothing"
+        if self.of_run:
+            return f"the training stays of a run of cm2, task {self.trained.task}"
         name = self.path.name if self.reference is None else self.reference.id
         return pretraining.pretraining(self.path, name)
 
@@ -76,7 +83,25 @@ class Weights:
         }
         if self.reference is not None:
             facts["commit"] = self.reference.commit()
+        if self.of_run:
+            facts["training_subjects"] = list(self.trained.subjects)
         return facts
+
+    @property
+    def of_run(self) -> bool:
+        """Whether they are those of an encoder that a run of cm2 has trained."""
+        return self.path is not None and is_run(self.path)
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The encoder of the run."""
+        assert self.path is not None
+        return Trained.open(self.path, self.modality)
+
+    @property
+    def space_parts(self) -> dict[str, object]:
+        """What a space holds of them beside their hash: whom a run was trained on."""
+        return self.trained.space_parts if self.of_run else {}
 
     @property
     def caution(self) -> str:
@@ -91,6 +116,8 @@ class Weights:
             return []
         if self.path.is_file():
             return [self.path]
+        if self.of_run:
+            return [self.file()]
         found = sorted(child for child in self.path.iterdir() if child.is_file())
         if self.reference is not None:
             branch = self.reference.folder / "refs" / self.reference.revision
@@ -156,12 +183,8 @@ class Weights:
         """
         if self.path is None:
             raise ConfigError(f"{self.modality}: {self.note} names no file of weights")
-        if (self.path / "run.json").is_file():
-            raise UnsupportedError(
-                f"{self.modality}: {self.path} is the directory of a run, whose model reads stored "
-                "vectors and holds no encoder; expected a .safetensors file, a folder with "
-                "config.json and model.safetensors, or hub:ID@REVISION"
-            )
+        if self.of_run:
+            return self.trained.path / RUN_BEST
         file = self.path / SINGLE if self.path.is_dir() else self.path
         if not file.is_file():
             raise ConfigError(
@@ -211,7 +234,8 @@ def choose(
             named.setdefault(name, []).append(value)
         else:
             named.setdefault("", []).append(word)
-    unknown = sorted(set(named) - {*encoded, ""})
+    of_series = {n for n, runs in named.items() if all(is_run(Path(r).expanduser()) for r in runs)}
+    unknown = sorted(set(named) - {*encoded, ""} - of_series)
     if unknown:
         raise ConfigError(
             f"--weights {unknown[0]}=…: no encoder of that name in this call; expected one of "

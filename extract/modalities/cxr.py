@@ -61,7 +61,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
 def _encoder(config: ExtractConfig, weights: Weights) -> ImageEncoder:
     """The encoder that options and weights name; a folder with config.json names its own."""
     named = config.encoder_of("cxr")
-    if named is None and not vision.is_folder(weights):
+    if named is None and not weights.of_run and not vision.is_folder(weights):
         named = ENCODER
     return ImageEncoder(named, weights, config.device, precision=config.precision)
 

@@ -98,6 +98,7 @@ def _space(
             "weights": encoder.sha256,
             "mean": list(encoder.mean),
             "std": list(encoder.std),
+            **encoder.weights.space_parts,
         }
         if config.precision != "fp32":
             parts["precision"] = config.precision

@@ -95,6 +95,10 @@ def encoder_of(
         ConfigError: Neither is named.
     """
     word = config.encoder_of(spec.name) or spec.encoder
+    if word is None and config.weights:
+        weights = choose(config.weights, spec.name, encoded, synthetic=False)
+        if weights.of_run:
+            return None, weights
     if word is None:
         raise ConfigError(
             f"{spec.name}: images and texts need an encoder; give --encoder {spec.name}=NAME "

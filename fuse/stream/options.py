@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...cache.atomic import sha256_file
 from ...cache.store import Store
 from ...errors import ConfigError
 from ...extract.encoders.networks import NETWORKS
@@ -68,7 +67,7 @@ def settled(
                 raise ConfigError(f"init = '{name}={word}': expected random:SEED, a whole number.")
         else:
             starts[name] = Weights(name, path=Path(word).expanduser())
-            inits[name] = HASH + sha256_file(starts[name].file())
+            inits[name] = HASH + starts[name].sha256()
     update = {
         "trunk": tuple(f"{name}={trunks[name]}" for name in pixels),
         "init": tuple(f"{name}={inits[name]}" for name in pixels),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import UnsupportedError
+from ...errors import ConfigError, UnsupportedError
 from ...extract.encoders import networks
-from ...extract.encoders.weights import Weights, assign, read_state
+from ...extract.encoders.weights import Weights, assign
 from .augment import augmented, centre, normalised
 
 
@@ -127,9 +127,22 @@ class FilmTrunk(Trunk):
             ConfigError: They do not fit the network.
         """
         network = networks.build(self.name, 0)
-        file = weights.file()
+        if weights.of_run:
+            weights.trained.require("film")
+            if weights.trained.facts["network"] != self.name:
+                raise ConfigError(
+                    f"{weights.trained.path} trained {weights.trained.facts['network']}, the trunk "
+                    f"of {weights.modality} is {self.name}. Name it with --trunk."
+                )
+            body = networks.headless(
+                networks.body(self.name, network, folded=False),
+                tokens=networks.NETWORKS[self.name].tokens,
+            )
+            body.load_state_dict({f"body.{n}": t for n, t in weights.trained.tensors.items()})
+            self.network.load_state_dict(body.state_dict())
+            return
         head = networks.NETWORKS[self.name].head
-        assign(network, read_state(file), (f"{head}.",), f"{file} as {self.name}")
+        assign(network, weights.state(), (f"{head}.",), f"{weights.path} as {self.name}")
         body = networks.body(self.name, network, folded=False)
         tokens = networks.NETWORKS[self.name].tokens
         self.network.load_state_dict(networks.headless(body, tokens=tokens).state_dict())

@@ -13,6 +13,7 @@ from ..evaluation.targets import summarise
 from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
 from ..rundir import BEST, LAST, LEARNED, RunDir
+from ..stream.exports import encoders_of
 from .history import best_epoch
 from .state import TrainerState
 
@@ -33,6 +34,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
         "specs": [asdict(spec) for spec in data.specs],
         "targets": list(data.targets),
         "config": config.model_dump(mode="json"),
+        "encoders": encoders_of(state.model, data, config),
     }
 
     def save(name: str, tensors: dict[str, Tensor]) -> None:

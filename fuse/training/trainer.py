@@ -178,9 +178,13 @@ def begin(run: RunDir, identity: Identity, data: FusionData) -> list[str]:
 
     Raises:
         DataError: There is nothing to train or to choose by.
+        LeakageError: An encoder would start from one that was trained on stays to be judged.
     """
     from . import checks
 
+    for name, weights in identity.starts.items():
+        if weights.of_run:
+            data.refuse_leak(f"The start of {name} ({weights.note})", weights.trained.subjects)
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
     untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cm2.errors import ConfigError, ResourceError, UnsupportedError
+from cm2.cache import atomic
+from cm2.errors import ConfigError, ResourceError
 from cm2.extract.encoders import hub, pretraining
 from cm2.extract.encoders.weights import Weights, choose
 
@@ -121,9 +122,9 @@ def test_a_failed_download_says_so_without_a_traceback(monkeypatch: pytest.Monke
         hub.fetch("someone/small-bert@main")
 
 
-def test_a_run_is_no_encoder(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(UnsupportedError, match="directory of a run"):
+def test_an_unfinished_run_is_no_encoder(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "run.json", {"status": "running"})
+    with pytest.raises(ConfigError, match="is not finished"):
         choose([str(tmp_path)], "report", hubs(), synthetic=False)
 
 
