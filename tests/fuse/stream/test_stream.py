@@ -22,7 +22,7 @@ from cm2.fuse.rundir import RunDir
 from cm2.fuse.stream.batch import RawBatch
 from cm2.fuse.stream.data import StreamData
 from cm2.fuse.stream.model import Streamed
-from cm2.fuse.training.loop import make_optimizer
+from cm2.fuse.training.course import make_optimizer
 from cm2.fuse.training.trainer import fuse
 
 
