@@ -20,9 +20,6 @@ TINY = {
     "trunk": ("cxr=resnet8",),
     "modalities": ("ehr", "cxr"),
     "hidden": 8,
-    "fusion_hidden": 8,
-    "copula_dim": 4,
-    "K": 2,
     "epochs": 2,
     "batch_size": 24,
     "lr": 1e-2,
@@ -30,8 +27,12 @@ TINY = {
 }
 
 
+CM2 = {"copula_dim": 4, "K": 2, "fusion_hidden": 8}
+
+
 def options(**others: object) -> FuseConfig:
-    return FuseConfig.of({**TINY, **others})
+    own = CM2 if others.get("model", "cm2") == "cm2" else {}
+    return FuseConfig.of({**TINY, **own, **others})
 
 
 def add_pixels(cache: Path, side: int = SIDE) -> Path:

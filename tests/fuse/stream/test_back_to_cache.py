@@ -22,7 +22,7 @@ from cm2.fuse.rundir import RunDir
 from cm2.fuse.stream.model import Streamed
 from cm2.fuse.training.trainer import fuse
 
-SMALL = {"hidden": 8, "fusion_hidden": 8, "epochs": 1, "model": "concat"}
+SMALL = {"hidden": 8, "epochs": 1, "model": "concat"}
 
 
 def take(source: Path, cache: Path, modality: str, **options: object) -> str:

@@ -45,7 +45,7 @@ def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
     return {n: b.clone() for n, b in model.named_buffers() if "running" in n}
 
 
-@pytest.mark.parametrize("method", sorted(MODELS))
+@pytest.mark.parametrize("method", sorted(set(MODELS) - {"availability"}))  # reads nothing
 def test_every_method_learns_behind_trunks(
     pixel_cache: Path, stream: ModuleType, method: str
 ) -> None:
@@ -57,9 +57,9 @@ def test_every_method_learns_behind_trunks(
     batch = training_batch(data, model, rows)
     output = model(batch, Hyper.of(config, 1))
     output.losses["task"].mean().backward()
-    moved = [p.grad for p in model.trunks.parameters()]
-    reads = method != "availability"
-    assert all((g is not None and bool(g.abs().sum() > 0)) == reads for g in moved[:1])
+    gradient = next(model.trunks.parameters()).grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("rows", ["partial", "matched"])
