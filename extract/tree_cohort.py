@@ -17,7 +17,7 @@ from .config import ExtractConfig
 from .modalities.events import PREDICTION_HOURS
 from .selection import PUBLISHED, PUBLISHED_POSITIVES
 from .sources.tree_series import read_series
-from .sources.trees import Episode, Tree
+from .sources.trees import PHENOTYPES, SEVERAL, Episode, Tree
 from .splits import assign, hashed
 
 _log = logging.getLogger("cm2.extract.trees")
@@ -53,7 +53,9 @@ class TreeData:
 
     @cached_property
     def stays(self) -> pl.DataFrame:
-        """subject_id, stay_id, part (split of the tree), ihm, readm (labels or null), series."""
+        """subject_id, stay_id, part (split of the tree), series, and labels or null: ihm, readm,
+        and a column <task>__<label> for each label of a task with several.
+        """
         return self._found[1]
 
     @cached_property
@@ -73,25 +75,28 @@ class TreeData:
                         f"{self.tree.tasks[task]}: subject {episode[0]} is in {line.split}, in "
                         f"another task's lists in {entry['part']}. Import the tasks one by one."
                     )
-                entry[task] = line.label
+                for label, value in line.labels.items():
+                    entry[f"{task}__{label}" if label else task] = value
         if not self.tree.tasks:
             for episode, (part, path) in self.tree.episodes().items():
                 entries[episode] = {"part": part, "stay_id": None, "series": path}
         if not entries:
             raise DataError(f"{self.tree.root}: expected series of episodes, found none.")
         order = sorted(entries)
+        several = {key for entry in entries.values() for key in entry if "__" in key}
+        labels = ("ihm", "readm", *(key for key in entries[order[0]] if key in several))
+        labels += tuple(sorted(several - set(labels)))
         rows = [
             {
                 "subject_id": episode[0],
                 "stay_id": self._stay_id(episode, entries[episode]["stay_id"]),
                 "part": entries[episode]["part"],
-                "ihm": entries[episode].get("ihm"),
-                "readm": entries[episode].get("readm"),
+                **{label: entries[episode].get(label) for label in labels},
                 "series": str(entries[episode]["series"]),
             }
             for episode in order
         ]
-        kinds = {"subject_id": pl.Int64, "stay_id": pl.Int64, "ihm": pl.Int8, "readm": pl.Int8}
+        kinds = dict.fromkeys(("subject_id", "stay_id"), pl.Int64) | dict.fromkeys(labels, pl.Int8)
         frame = pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
         twice = frame.filter(pl.col("stay_id").is_duplicated())
         if twice.height:
@@ -125,6 +130,11 @@ def rules(data: TreeData) -> dict[str, object]:
         "stay_ids": "of the tree" if data.own_ids else "subject_id * 1000 + episode",
         "ihm": "as listed" if "ihm" in data.tree.tasks else "mortality of all_stays.csv",
         "readm": "as listed" if "readm" in data.tree.tasks else "icu, from all_stays.csv",
+        **{
+            task: "as listed for whole stays; the series end at 48 h"
+            for task in SEVERAL
+            if task in data.tree.tasks
+        },
     }
 
 
@@ -150,8 +160,10 @@ def build(data: TreeData) -> tuple[pa.Table, dict[str, Any]]:
         frame = _joined(frame, everyone)
     measured = data.series["stay_id"].unique()
     has = pl.col("stay_id").is_in(measured.implode())
-    if data.tree.tasks:
+    if {"ihm", "readm"} & set(data.tree.tasks):
         eligible = pl.any_horizontal(pl.col("ihm", "readm").is_not_null()) & has
+    elif everyone is None:
+        eligible = has
     else:
         long_enough = pl.col("los_days") * 24 >= PREDICTION_HOURS - _EPSILON_HOURS
         eligible = long_enough.fill_null(value=False) & has
@@ -165,8 +177,15 @@ def build(data: TreeData) -> tuple[pa.Table, dict[str, Any]]:
         else:
             continue
         frame = frame.with_columns(pl.col(task).cast(pl.Int8).alias(f"y_{task}"))
+    added: list[str] = []
+    for task in set(SEVERAL) & set(data.tree.tasks):
+        own = [name for name in frame.columns if name.startswith(f"{task}__")]
+        listed = pl.any_horizontal(pl.col(own).is_not_null()) & has
+        frame = frame.with_columns(listed.alias(f"in_{task}"), pl.col(own).name.prefix("y_"))
+        added += [f"in_{task}", *(f"y_{name}" for name in own)]
     frame, split_rule = _split(frame, data)
-    table = frame.select(name for name in _COLUMNS if name in frame.columns).sort("stay_id")
+    chosen = [name for name in (*_COLUMNS, *added) if name in frame.columns]
+    table = frame.select(chosen).sort("stay_id")
     tasks = _tasks(table, data.dataset)
     return to_arrow(table), {
         "dataset": data.dataset,
@@ -231,9 +250,11 @@ def _counts(table: pl.DataFrame, data: TreeData) -> list[dict[str, object]]:
     task = next((c for c in ("in_ihm", "in_readm") if c in table.columns), None)
     eligible = table.filter(task) if task else table
     parts: list[tuple[str, pl.DataFrame, int | None]] = [("stays of the tree", table, None)]
-    parts.append(("eligible at 48 h", eligible, PUBLISHED[data.dataset]["task"]))
+    if task:
+        parts.append(("eligible at 48 h", eligible, PUBLISHED[data.dataset]["task"]))
     for name, count in PUBLISHED_SPLITS[data.dataset].items():
-        parts.append((f"of these {name}", eligible.filter(pl.col("split") == name), count))
+        rows = eligible.filter(pl.col("split") == name)
+        parts.append((f"of these {name}", rows, count if task else None))
     return [
         {"rule": rule, "stays": t.height, "subjects": t["subject_id"].n_unique(), "paper": paper}
         for rule, t, paper in parts
@@ -250,6 +271,14 @@ def _tasks(table: pl.DataFrame, dataset: str) -> dict[str, object]:
                 "positives": int(rows[f"y_{task}"].sum()),
                 "paper_positives": PUBLISHED_POSITIVES[dataset].get(task),
             }
+    for task in SEVERAL:
+        own = [name for name in table.columns if name.startswith(f"y_{task}__")]
+        if own:
+            rows = table.filter(f"in_{task}")
+            positives = rows.select(pl.any_horizontal(pl.col(own) == 1).sum()).item()
+            found[task] = {"stays": rows.height, "positives": positives, "labels": len(own)}
+            if len(own) != PHENOTYPES:
+                _log.warning("%s: %d labels, published are %d", task, len(own), PHENOTYPES)
     return found
 
 

@@ -11,6 +11,7 @@ MedFuse do; the files of `root` tell it in both.
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,9 +23,14 @@ import polars as pl
 from ...errors import DataError, LeakageError, SchemaError
 from .tables import Kind, find, open_table
 
-TASKS = {"ihm": "mortality", "readm": "readm"}
+TASKS = {"ihm": "mortality", "readm": "readm", "phenotyping": "phenotyp"}
 """Task to the word by which its folder is known."""
+SEVERAL = ("phenotyping",)
+"""Tasks with one column per label instead of y_true."""
+PHENOTYPES = 25
 
+_log = logging.getLogger("cm2.extract.trees")
+_ABOUT_THE_STAY = ("stay", "period_length", "stay_id")
 _SERIES = re.compile(r"(\d+)_episode(\d+)_timeseries\.csv")
 _EPISODE = re.compile(r"episode(\d+)_timeseries\.csv")
 _SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
@@ -60,13 +66,13 @@ class Listed:
     Args:
         split: Of the list; `train` where training and validation stays share one list.
         stay_id: As listed, or None.
-        label: 0 or 1.
+        labels: 0 or 1 by label; the one of a task with y_true is called "".
         series: The file of the series.
     """
 
     split: str
     stay_id: int | None
-    label: int
+    labels: Mapping[str, int]
     series: Path
 
 
@@ -101,7 +107,13 @@ class Tree:
         found: dict[Episode, Listed] = {}
         splits: dict[int, str] = {}
         for split, file in files.items():
-            for episode, listed in _list(folder, split, file):
+            for episode, listed in _list(folder, task, split, file):
+                known = next(iter(found.values()), listed).labels
+                if list(listed.labels) != list(known):
+                    raise SchemaError(
+                        f"{file}: expected the {len(known)} labels of the other lists in the same "
+                        f"order, found {len(listed.labels)}."
+                    )
                 if splits.setdefault(episode[0], split) != split:
                     raise LeakageError(
                         f"{file}: subject {episode[0]} is in {splits[episode[0]]} and in {split}. "
@@ -190,6 +202,8 @@ def open_tree(path: Path) -> Tree:
             )
         if name is not None:
             tasks[name] = folder
+        else:
+            _log.warning("%s: no task of cm2, its lists are not read", folder.name)
     if path == root or (root is not None and not tasks):
         return Tree(root, {})
     if not tasks:
@@ -210,26 +224,46 @@ def _is_task(folder: Path) -> bool:
     return folder.is_dir() and any((folder / name).is_file() for name in lists)
 
 
-def _list(folder: Path, split: str, file: Path) -> Iterator[tuple[Episode, Listed]]:
-    """Read one list: `stay[,period_length][,stay_id],y_true`."""
-    if not file.is_file():
-        raise DataError(f"{file}: expected this list of stays, found none there.")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        header = tuple(reader.fieldnames or ())
+def _targets(file: Path, header: tuple[str, ...], task: str) -> dict[str, str]:
+    """Columns of the labels in a list, with the name that each has in the cache."""
+    if task not in SEVERAL:
         if "stay" not in header or "y_true" not in header:
             raise SchemaError(
                 f"{file}: expected the columns stay and y_true, found {', '.join(header)}."
             )
+        return {"y_true": ""}
+    columns = [name for name in header if name not in _ABOUT_THE_STAY]
+    named = {name: re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in columns}
+    if "stay" not in header or len(columns) < 2 or len(set(named.values())) < len(columns):
+        raise SchemaError(
+            f"{file}: expected the column stay and one column per phenotype, found "
+            f"{', '.join(header)[:300]}."
+        )
+    return named
+
+
+def _list(folder: Path, task: str, split: str, file: Path) -> Iterator[tuple[Episode, Listed]]:
+    """Read one list: `stay[,period_length][,stay_id],y_true`, or a column per label."""
+    if not file.is_file():
+        raise DataError(f"{file}: expected this list of stays, found none there.")
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        targets = _targets(file, tuple(reader.fieldnames or ()), task)
         for number, row in enumerate(reader, start=2):
             match = _SERIES.fullmatch(row["stay"] or "")
             if match is None:
                 raise SchemaError(
                     f"{file}, line {number}: expected a name such as 10006_episode1_timeseries.csv."
                 )
-            label = _whole(row["y_true"], file, f"y_true of line {number}")
-            if label not in (0, 1):
-                raise SchemaError(f"{file}, line {number}: expected y_true 0 or 1, found {label}.")
+            labels = {
+                name: _whole(row[column], file, f"{column} of line {number}")
+                for column, name in targets.items()
+            }
+            for column, name in targets.items():
+                if labels[name] not in (0, 1):
+                    raise SchemaError(
+                        f"{file}, line {number}: expected {column} 0 or 1, found {labels[name]}."
+                    )
             listed = row.get("stay_id")
             series = folder / ("test" if split == "test" else "train") / match[0]
             if not series.is_file():
@@ -241,7 +275,7 @@ def _list(folder: Path, split: str, file: Path) -> Iterator[tuple[Episode, Liste
                 Listed(
                     split,
                     _whole(listed, file, f"stay_id of line {number}") if listed else None,
-                    label,
+                    labels,
                     series,
                 ),
             )
@@ -255,4 +289,4 @@ def _whole(text: str | None, file: Path, what: str) -> int:
     return int(match[1])
 
 
-__all__ = ["TASKS", "Episode", "Listed", "Tree", "open_tree"]
+__all__ = ["PHENOTYPES", "SEVERAL", "TASKS", "Episode", "Listed", "Tree", "open_tree"]

@@ -135,6 +135,94 @@ def test_the_corrected_preset_merges_spellings_and_drops_what_is_out_of_bounds(
     assert stored.values[0, 23, column["mask->Fraction inspired oxygen"]] == 0
 
 
+PHENOTYPES = ["Acute cerebrovascular disease", "Pleurisy; pneumothorax; collapse", "Shock"]
+DISEASES = {10001: (1, 0, 1), 10002: (0, 0, 0), 10003: (0, 1, 0), 10004: (0, 0, 1)}
+
+
+def write_phenotyping(folder: Path, *, ids: bool) -> Path:
+    """The task that lists several labels, for stays of any length."""
+    folder = folder / "phenotyping"
+    columns = ["stay", "period_length", *(["stay_id"] if ids else []), *PHENOTYPES]
+    for split in ("train", "val", "test"):
+        rows = []
+        for subject, (stay, mine, _) in STAYS.items():
+            if mine != split:
+                continue
+            series = f"{subject}_episode1_timeseries.csv"
+            lines = [*LINES, {"Hours": "60.0", "Heart Rate": "200"}]
+            write(folder / ("test" if split == "test" else "train") / series, list(header()), lines)
+            line = {"stay": series, "period_length": 72.5, "stay_id": f"{stay}.0"}
+            line |= dict(zip(PHENOTYPES, DISEASES[subject], strict=True))
+            rows.append({column: line[column] for column in columns})
+        write(folder / f"{split}_listfile.csv", columns, rows)
+    return folder
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_phenotypes_become_one_task_of_several_labels(
+    ids: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cohort = imported(write_phenotyping(tmp_path, ids=ids), tmp_path / "cache")
+    assert cohort.tasks == ("phenotyping",)
+    assert labels(cohort, "in_phenotyping") == [True] * 4
+    for place, name in enumerate(("acute_cerebrovascular_disease", None, "shock")):
+        name = name or "pleurisy_pneumothorax_collapse"
+        found = labels(cohort, f"y_phenotyping__{name}")
+        assert found == [DISEASES[subject][place] for subject in STAYS]
+    assert cohort.info["tasks"]["phenotyping"] == {"stays": 4, "positives": 3, "labels": 3}
+    assert "end at 48 h" in cohort.info["rules"]["phenotyping"]
+    assert "eligible at 48 h" not in [row["rule"] for row in cohort.info["attrition"]]
+    assert "3 labels, published are 25" in caplog.text
+    series = view(tmp_path / "cache", cohort, "ehr")
+    assert series.values[..., list(series.columns).index("Heart Rate")].max() < 100
+
+
+def test_phenotypes_stand_beside_deaths_which_only_long_stays_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_phenotyping(tmp_path, ids=True)
+    root = write_root(tmp_path / "root")
+    table = (root / "all_stays.csv").read_text().replace(",3.0,", ",1.5,", 1)
+    (root / "all_stays.csv").write_text(table)
+    (tmp_path / "decompensation").mkdir()
+    (tmp_path / "decompensation" / "train_listfile.csv").write_text("stay,period_length,y_true\n")
+    cohort = imported(tmp_path, tmp_path / "cache")
+    assert cohort.tasks == ("ihm", "readm", "phenotyping")
+    assert labels(cohort, "in_phenotyping") == [True] * 4
+    assert labels(cohort, "in_ihm") == [False, True, True, True]
+    assert "decompensation: no task of cm2" in caplog.text
+
+
+def other_columns(text: str) -> str:
+    return text.replace("Shock", "Sepsis")
+
+
+def no_number(text: str) -> str:
+    return text.replace(",0,1,0", ",0,x,0")
+
+
+def one_name_for_two(text: str) -> str:
+    return text.replace("Shock", "acute cerebrovascular, disease".replace(",", ";"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (other_columns, "expected the 3 labels of the other lists"),
+        (no_number, "expected a whole number as Pleurisy"),
+        (one_name_for_two, "one column per phenotype"),
+    ],
+)
+def test_lists_of_phenotypes_that_do_not_fit_are_refused(
+    damage: Any, words: str, tmp_path: Path
+) -> None:
+    task = write_phenotyping(tmp_path, ids=True)
+    lists = task / "val_listfile.csv"
+    lists.write_text(damage(lists.read_text()))
+    with pytest.raises(SchemaError, match=words):
+        imported(task, tmp_path / "cache")
+
+
 def test_lists_of_medfuse_name_their_stays_and_need_no_root(tmp_path: Path) -> None:
     task = write_task(tmp_path, ids=True, name="readmission")
     cohort = imported(task, tmp_path / "cache", dataset="mimic4")
