@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import judging, shared, stages
+from .commands import judging, shared, stages, sweeping
 from .commands.cache import cache_app
 from .commands.methods import list_models
 from .commands.reproduce import reproduce
@@ -56,6 +56,7 @@ def _register() -> None:
     app.command()(stages.doctor)
     for name, stage in (("extract", stages.extract), ("fuse", stages.fuse)):
         app.command(name)(stages.configured(name, stage))
+    app.command("sweep")(sweeping.configured())
     for command in (judging.evaluate, judging.compare, judging.predict, judging.report):
         app.command()(command)
     app.command()(reproduce)

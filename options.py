@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
-from .settings import read_toml
+from .settings import read_run, read_toml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -89,7 +89,7 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
     """Read settings from a TOML file and from `name=value` texts; the texts win.
 
     Args:
-        file: A TOML file of configuration fields, or None.
+        file: A TOML file of configuration fields, the directory of a run, or None.
         assignments: Texts of the form `name=value`, or `table.name=value` for what is nested;
             dashes in names count as underscores.
 
@@ -98,7 +98,7 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
     """
     settings: dict[str, object] = {}
     if file is not None:
-        settings.update(read_toml(file))
+        settings.update(read_run(file) if file.is_dir() else read_toml(file))
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,4 +22,17 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
 
 
-__all__ = ["read_toml"]
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read the configuration that a run was made with.
+
+    Raises:
+        ConfigError: There is no run in the folder.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{folder} is no directory of a run: {error}") from None
+    return config
+
+
+__all__ = ["read_run", "read_toml"]

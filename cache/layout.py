@@ -9,6 +9,7 @@ CACHE/
                       manifest.json and its two tables, provenance.json, blank.safetensors,
                       shard-<name>.h5 and shard-<name>.json
   runs/<identity>/    trained models
+  sweeps/<identity>/  which runs belong to a sweep
 ```
 A JSON file is the commit of the tables it names by hash. A table that may be written again
 (items, rejects, links, labels) carries the first digits of its hash in its file name, so that
@@ -35,6 +36,7 @@ COHORTS = "cohorts"
 EVENTS = "events"
 STORES = "stores"
 RUNS = "runs"
+SWEEPS = "sweeps"
 LEASE = "lease.json"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"

@@ -9,6 +9,7 @@ import typer
 
 from ..console import interval, metric_table, outline, records
 from .shared import CacheOption, JsonOption, RunArgument, bars, print_json, suggest
+from .sweeping import show_sweep
 
 
 def evaluate(
@@ -72,7 +73,8 @@ def evaluate(
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Directories of runs and groups.", metavar="RUN…")
+        list[Path],
+        typer.Argument(help="Directories of runs and groups; or one sweep.", metavar="RUN…"),
     ],
     baseline: Annotated[
         Path | None, typer.Option(help="Compare with this run or group; default: the last one.")
@@ -87,18 +89,28 @@ def compare(
     metric: Annotated[str, typer.Option(help="Metrics, comma-separated.")] = "auroc,aupr",
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.", min=1)] = 1000,
     layout: Annotated[str, typer.Option("--format", help="table, csv, md or latex.")] = "table",
+    final: Annotated[
+        bool, typer.Option("--final", help="Judge what a sweep chooses on the test stays.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs on the same stays: paired bootstrap, DeLong, Holm.
 
-    A group's metric is the mean over its seeds inside each resample of patients.
+    A group's metric is the mean over its seeds inside each resample of patients. A sweep alone is
+    read: its best settings by validation, what each option was worth, what chance explains; beside
+    runs it stands for the setting that it chose, once that was judged by --final.
     """
+    from ..fuse.sweep.book import CHOSEN, is_sweep
+
+    if len(runs) == 1 and is_sweep(runs[0]):
+        show_sweep(runs[0], final, bootstrap, as_json)
+        return
     from ..fuse.evaluation.compare import compare as paired
     from ..fuse.evaluation.layout import layout_rows
     from ..fuse.evaluation.paired import Outside
     from ..fuse.group import open_runs
 
-    others = open_runs(runs)
+    others = open_runs([path / CHOSEN if is_sweep(path) else path for path in runs])
     reference = others[-1] if baseline is None else open_runs([baseline])[0]
     outside = [Outside.read(path) for path in predictions or ()]
     rows = paired(

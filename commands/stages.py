@@ -233,7 +233,9 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         own = [*own, _own("film_list", Annotated[Path | None, wanted], None)]
     if command == "fuse":
         directory = typer.Option(help="Run directory; default: one place per identity.")
-        settings = typer.Option(help="TOML file of settings.", metavar="FILE.toml")
+        settings = typer.Option(
+            help="TOML file of settings, or a run to repeat.", metavar="FILE.toml|RUN"
+        )
         named = typer.Option(
             help="Options to start from; given ones win.",
             metavar="corrected|paper|reference|original",

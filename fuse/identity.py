@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..cache.cohort import Cohort
 from ..cache.fingerprint import fingerprint
@@ -20,8 +20,14 @@ from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
 from .stream.options import init_of, settled
 
+if TYPE_CHECKING:
+    from .data import FusionData
+
 NUMERICS_VERSION = 2
 """Raised by hand whenever the same configuration and data would give other numbers."""
+
+ROWS = ("task", "modalities", "require", "rows", "drop", "drop_train", "folds", "fold")
+"""Options that decide which rows a run sees and what is in them."""
 
 _ORDER = ("ehr", "cxr", "report", "note", "static")
 
@@ -63,6 +69,114 @@ def modality_names(config: FuseConfig) -> tuple[str, ...]:
     return tuple(text.partition("@")[0] for text in config.modalities)
 
 
+class _Seen(NamedTuple):
+    """One modality of a cohort as runs see it."""
+
+    text: str
+    record: dict[str, Any]
+    space: dict[str, Any]
+    store: Store
+
+
+class Inputs:
+    """What runs see of a cache, read once for as many runs as ask.
+
+    Args:
+        cache: The cache; it must not change while this lives.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._cohorts: dict[str, Cohort] = {}
+        self._modalities: dict[tuple[str, str, bool], _Seen] = {}
+        self._rows: dict[str, FusionData] = {}
+
+    def identify(self, config: FuseConfig) -> Identity:
+        """Resolve a configuration; see `identify`."""
+        if config.cohort not in self._cohorts:
+            self._cohorts[config.cohort] = Cohort.open(self.cache, config.cohort)
+        cohort = self._cohorts[config.cohort]
+        if config.task not in cohort.tasks:
+            raise ConfigError(unknown("task", config.task, tuple(cohort.tasks)))
+        wanted = config.modalities or tuple(sorted(cohort.modalities, key=_rank))
+        if not wanted:
+            raise DataError(
+                f"The cohort {config.cohort!r} of {self.cache} links no modality yet. "
+                f"Run `cm2 extract --modality ehr --cache {self.cache}` first."
+            )
+        stream = config.mode == "stream"
+        seen = {text: self._modality(cohort, text, stream) for text in wanted}
+        asked = {text: self._modality(cohort, text, False) for text in config.require}
+        parts = {part.store.space.modality: part for part in (*seen.values(), *asked.values())}
+        spaces = {part.store.space.modality: dict(part.space) for part in seen.values()}
+        config = config.model_copy(
+            update={
+                "modalities": tuple(part.text for part in seen.values()),
+                "require": tuple(part.text for part in asked.values()),
+            }
+        )
+        starts: dict[str, Weights] = {}
+        if stream:
+            pixels = {
+                name: parts[name].store for name in spaces if spaces[name]["view"] == "pixels"
+            }
+            config, starts = settled(config, pixels)
+            for name in pixels:
+                origin = f"trained, from {init_of(config, name)}"
+                spaces[name] |= {"origin": origin, "untrained": False}
+        record = {
+            "numerics": NUMERICS_VERSION,
+            "config": config.model_dump(mode="json"),
+            "cohort": cohort.fingerprint,
+            "modalities": {name: part.record for name, part in parts.items()},
+        }
+        if config.task in cohort.labels:  # added later: the cohort's hash does not tell of them
+            record["labels"] = cohort.labels[config.task]
+        return Identity(config, record, spaces, cohort, starts)
+
+    def load(self, identity: Identity) -> FusionData:
+        """Read the rows of a run; those of the last data are kept for the next run."""
+        from .data import load
+
+        config = identity.config
+        if config.mode == "stream":  # items are read as they are needed, by a reader of the run's
+            return load(self.cache, config, identity.cohort)
+        told = fingerprint([config.cohort, *(getattr(config, name) for name in ROWS)])
+        if told not in self._rows:
+            self._rows = {told: load(self.cache, config, identity.cohort)}
+        return self._rows[told]
+
+    def _modality(self, cohort: Cohort, text: str, stream: bool) -> _Seen:
+        found = self._modalities.get((cohort.name, text, stream))
+        if found is not None:
+            return found
+        name, _, space_id = text.partition("@")
+        if name not in cohort.modalities:
+            raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
+        views = ("pixels",) if stream else ARRAY_VIEWS
+        store = Store.open(self.cache, name, space_id or None, views)
+        links = cohort.links(name)
+        linked = {item for row in links.table["items"].to_pylist() for item in row or ()}
+        items = sorted(item for item in linked if store.holds(item))  # the others were rejected
+        record = {
+            "space": store.space.id,
+            "content": store.content(items),
+            "links": links.fingerprint,
+        }
+        origin = store.provenance
+        space = {
+            "view": store.space.view,
+            **store.space.parts,
+            "origin": str(origin.get("weights", "")),
+            "untrained": bool(origin.get("random_weights")),
+            "pretrained_on": str(origin.get("pretrained_on", "")),
+            "caution": str(origin.get("caution", "")),
+        }
+        seen = _Seen(f"{name}@{store.space.id}", record, space, store)
+        self._modalities[cohort.name, text, stream] = seen
+        return seen
+
+
 def identify(config: FuseConfig, cache: Path) -> Identity:
     """Resolve a configuration against a cache.
 
@@ -75,66 +189,7 @@ def identify(config: FuseConfig, cache: Path) -> Identity:
         DataError: The cache has no such cohort, or a modality of it was not extracted.
         IntegrityError: A file of the cache is not what was written.
     """
-    cohort = Cohort.open(cache, config.cohort)
-    if config.task not in cohort.tasks:
-        raise ConfigError(unknown("task", config.task, tuple(cohort.tasks)))
-    wanted = config.modalities or tuple(sorted(cohort.modalities, key=_rank))
-    if not wanted:
-        raise DataError(
-            f"The cohort {config.cohort!r} of {cache} links no modality yet. "
-            f"Run `cm2 extract --modality ehr --cache {cache}` first."
-        )
-    resolved: dict[str, str] = {}
-    inputs, spaces = {}, {}
-    pixels: dict[str, Store] = {}
-    for text in (*wanted, *config.require):
-        name, _, space_id = text.partition("@")
-        if name not in cohort.modalities:
-            raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
-        streams = config.mode == "stream" and text not in config.require
-        store = Store.open(cache, name, space_id or None, ("pixels",) if streams else ARRAY_VIEWS)
-        links = cohort.links(name)
-        linked = {item for row in links.table["items"].to_pylist() for item in row or ()}
-        items = sorted(item for item in linked if store.holds(item))  # the others were rejected
-        inputs[name] = {
-            "space": store.space.id,
-            "content": store.content(items),
-            "links": links.fingerprint,
-        }
-        resolved[text] = f"{name}@{store.space.id}"
-        if text in config.require:
-            continue
-        if streams and store.space.view == "pixels":
-            pixels[name] = store
-        origin = store.provenance
-        spaces[name] = {
-            "view": store.space.view,
-            **store.space.parts,
-            "origin": str(origin.get("weights", "")),
-            "untrained": bool(origin.get("random_weights")),
-            "pretrained_on": str(origin.get("pretrained_on", "")),
-            "caution": str(origin.get("caution", "")),
-        }
-    config = config.model_copy(
-        update={
-            "modalities": tuple(resolved[text] for text in wanted),
-            "require": tuple(resolved[text] for text in config.require),
-        }
-    )
-    starts: dict[str, Weights] = {}
-    if config.mode == "stream":
-        config, starts = settled(config, pixels)
-        for name in pixels:
-            spaces[name] |= {"origin": f"trained, from {init_of(config, name)}", "untrained": False}
-    record = {
-        "numerics": NUMERICS_VERSION,
-        "config": config.model_dump(mode="json"),
-        "cohort": cohort.fingerprint,
-        "modalities": inputs,
-    }
-    if config.task in cohort.labels:  # added later: the hash of the cohort does not tell of them
-        record["labels"] = cohort.labels[config.task]
-    return Identity(config, record, spaces, cohort, starts)
+    return Inputs(cache).identify(config)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
         ConfigError: The run is not finished, or another version of cm2 wrote it.
         IntegrityError: The checkpoint is not what was written.
     """
-    run.require_finished()
+    run.require_weights()
     remedy = f"Remove {run.path} and give its `cm2 fuse` command again."
     tensors, meta = checkpoint.load(run.path / BEST, remedy)
     subjects = tensors.pop(SUBJECTS)

@@ -96,6 +96,31 @@ class RunDir:
             )
 
     @property
+    def without_weights(self) -> bool:
+        """Whether a sweep dropped the weights, as others of its runs were better."""
+        return (self.path / INFO).is_file() and self.info.get("weights") == "dropped"
+
+    def require_weights(self) -> None:
+        """Raise unless the weights are there.
+
+        Raises:
+            ConfigError: The run is not finished, or a sweep dropped its weights.
+        """
+        self.require_finished()
+        if self.without_weights:
+            raise ConfigError(
+                f"The run {self.path} has no weights: a sweep keeps those of its best runs only. "
+                f"`cm2 fuse --cache CACHE --config {self.path}` trains it again, to the same bytes "
+                "on a CPU, and keeps them."
+            )
+
+    def drop_weights(self) -> None:
+        """Remove the weights of a finished run; predictions and metrics stay."""
+        self.update(weights="dropped")  # first: a kill in between leaves no claim that is false
+        for name in (BEST, LAST):
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One mapping per epoch."""
         path = self.path / HISTORY

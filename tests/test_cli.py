@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["demo", "doctor", "extract", "fuse", "evaluate", "compare", "predict", "report"]
+COMMANDS = [
+    "demo",
+    "doctor",
+    "extract",
+    "fuse",
+    "sweep",
+    "evaluate",
+    "compare",
+    "predict",
+    "report",
+]
 COMMANDS += ["reproduce", "inspect", "models", "cache", "weights"]
 
 
@@ -66,6 +76,7 @@ def test_every_command_explains_itself_without_importing_torch(command: str) -> 
         (["extract"], 2, "--data must be given"),
         (["fuse", "--copula", "franc"], 2, "did you mean frank?"),
         (["fuse", "--set", "lamda_cop=1"], 2, "did you mean lambda_cop?"),
+        (["sweep", "--grid", "copla=frank"], 2, "Did you mean 'copula'?"),
     ],
 )
 def test_a_usage_error_is_one_message_with_exit_code_2(

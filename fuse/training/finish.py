@@ -14,7 +14,7 @@ from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
 from ..rundir import BEST, LAST, LEARNED, RunDir
 from ..stream.exports import encoders_of
-from .history import best_epoch
+from .history import SCORES, best_epoch
 from .state import TrainerState
 
 
@@ -55,8 +55,10 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
         weights = {n: parts["origin"] for n, parts in identity.spaces.items() if parts["origin"]}
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())
         atomic.write_json(run.path / LEARNED, {**learned, "weights_note": note})
+    best = best_epoch(state.history, config.warmup)
     run.update(
-        best_epoch=best_epoch(state.history, config.warmup),
+        best_epoch=best,
+        best={name: state.history[best - 1][name] for name in SCORES},
         epochs=len(state.history),
         selected_by="val_loss" if state.history[0]["val_auroc"] is None else "val_auroc",
         training_subjects=hashlib.sha256(subjects.numpy().tobytes()).hexdigest(),

@@ -12,6 +12,9 @@ from ..config import FuseConfig
 
 Epochs = Sequence[dict[str, Any]]
 
+SCORES = ("val_auroc", "val_aupr", "val_loss")
+"""What an epoch is judged by."""
+
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 10
 
 

@@ -28,6 +28,7 @@ def train(
     progress: Progress,
     stop: Stop,
     starts: Mapping[str, Weights] | None = None,
+    until: int | None = None,
 ) -> TrainerState:
     """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
 
@@ -38,6 +39,7 @@ def train(
         progress: Counts epochs.
         stop: Asked after every epoch.
         starts: Weights in files from which the encoders of a new run start, by modality.
+        until: Pause after so many epochs; None goes on to the end.
 
     Raises:
         ConfigError: A loss or gradient is not finite.
@@ -47,7 +49,8 @@ def train(
     rows, judged_on = data.rows("train"), data.rows("val")
     with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
         advance(course.epoch - 1)
-        while not course.ended:
+        last = config.epochs if until is None else until
+        while not course.ended and course.epoch <= last:
             judged: Figures = {}
             if config.published.validate_first:
                 judged = course.judge(forward(course.model, data, judged_on), data)

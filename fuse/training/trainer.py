@@ -10,7 +10,7 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import __version__
 from ...cache import atomic
@@ -19,7 +19,7 @@ from ...cache.lease import Lease
 from ...errors import ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
-from ..identity import Identity, differences, identify
+from ..identity import Identity, Inputs, differences, identify
 from ..rundir import CONFIG, INFO, TRAINER, RunDir
 
 if TYPE_CHECKING:
@@ -38,11 +38,15 @@ def fuse(
     device: str = "auto",
     progress: Progress = silent,
     stop: Stop | None = None,
+    inputs: Inputs | None = None,
+    until: int | None = None,
+    sweep: str | None = None,
 ) -> RunDir:
     """Train one run and judge it on the validation stays.
 
     A finished run returns at once, a half-finished one continues after its last whole epoch and
-    ends with the bytes of an undisturbed run (on a CPU).
+    ends with the bytes of an undisturbed run (on a CPU). One whose weights a sweep has dropped is
+    trained again, unless it is a sweep that asks.
 
     Args:
         config: What to train.
@@ -51,6 +55,10 @@ def fuse(
         device: `cpu`, `cuda`, or `auto` for what is there; no part of the run's identity.
         progress: Counts epochs.
         stop: Asked after every epoch.
+        inputs: What was read of the cache already.
+        until: Pause after so many epochs: the run is left unfinished, and a later call goes on.
+        sweep: The sweep that trains the run and may drop its weights; a call without one takes
+            the run over for good.
 
     Raises:
         ConfigError: The configuration cannot be meant, or `out` holds another run.
@@ -58,15 +66,33 @@ def fuse(
         BusyError: Another process trains this run.
         Interrupted: A stop was requested; the same call continues.
     """
-    identity = identify(config, cache)
+    inputs = inputs or Inputs(cache)
+    identity = inputs.identify(config)
     run = RunDir(_folder(identity, cache, out))
     require_same(run, identity)
-    if run.finished:
-        return run
-    with Lease(run.path) as lease:
-        if not run.finished:
-            _train(run, identity, cache, lease, device, progress, stop or never())
+    if not serves(run, sweep):
+        with Lease(run.path) as lease:
+            if not serves(run, sweep):
+                job = _Job(device, progress, stop or never(), until, sweep)
+                _train(run, identity, inputs, lease, job)
+    if sweep is None and run.info.get("sweep"):
+        run.update(sweep=None)
     return run
+
+
+class _Job(NamedTuple):
+    """How a run is trained; no part of what it is."""
+
+    device: str
+    progress: Progress
+    stop: Stop
+    until: int | None
+    sweep: str | None
+
+
+def serves(run: RunDir, sweep: str | None = None) -> bool:
+    """Whether nothing is left to train; a sweep needs no weights."""
+    return run.finished and (sweep is not None or not run.without_weights)
 
 
 def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, Any]:
@@ -123,32 +149,28 @@ def require_same(run: RunDir, identity: Identity) -> None:
         )
 
 
-def _train(
-    run: RunDir,
-    identity: Identity,
-    cache: Path,
-    lease: Lease,
-    device: str,
-    progress: Progress,
-    stop: Stop,
-) -> None:
-    from ..data import load
+def _train(run: RunDir, identity: Identity, inputs: Inputs, lease: Lease, job: _Job) -> None:
     from .device import choose
     from .finish import finish
+    from .history import ended
     from .loop import reproducible, train
     from .state import Commits
 
     require_same_version(run)
-    data = load(cache, identity.config, identity.cohort).to(choose(device))
-    for line in begin(run, identity, data):
+    data = inputs.load(identity).to(choose(job.device))
+    for line in begin(run, identity, data, job.sweep):
         _log.warning(line)
     before, clock = float(run.info["seconds"]), time.monotonic()
     try:
         with reproducible(identity.config.deterministic):
             journal = Commits(run, identity.digest, lease.check)
-            state = train(run.config, data, journal, progress, stop, identity.starts)
+            state = train(
+                run.config, data, journal, job.progress, job.stop, identity.starts, job.until
+            )
             run.write_history(state.history)
             lease.check()
+            if not ended(state.history, identity.config):
+                return
             finish(run, data, state, identity)
     finally:
         run.update(seconds=round(before + time.monotonic() - clock, 3), **data.report())
@@ -165,13 +187,14 @@ def require_same_version(run: RunDir) -> None:
         )
 
 
-def begin(run: RunDir, identity: Identity, data: FusionData) -> list[str]:
+def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None = None) -> list[str]:
     """Look at the rows and write what the run is.
 
     Args:
         run: The run; one that was begun before keeps what it knows.
         identity: Its identity.
         data: Its rows, on the device that will train.
+        sweep: The sweep that trains it and may drop its weights; None if it is wanted for itself.
 
     Returns:
         Warnings that a reader of the result must know.
@@ -208,7 +231,11 @@ def begin(run: RunDir, identity: Identity, data: FusionData) -> list[str]:
             looks={},
             started=_now(),
             seconds=0.0,
+            sweep=sweep,
         )
+    else:
+        ours = sweep if run.info.get("sweep") else None  # never take a run from its user
+        run.update(status="running", sweep=ours, weights=None)
     return said
 
 

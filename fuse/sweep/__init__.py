@@ -1,0 +1,1 @@
+"""Many configurations over one loaded cache."""

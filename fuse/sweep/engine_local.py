@@ -1,0 +1,199 @@
+"""Train runs on this machine: in this process, or in several that train one run each at a time.
+
+Processes have one thread each, which beats several threads on one run by far. Each reads the
+cache once. One that dies is replaced, and its run begun again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+
+from ...errors import Interrupted
+from ...progress import Stop
+from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
+
+_TICK = 0.5  # seconds between two looks at the stop
+
+
+def compute(
+    tasks: Sequence[Task], context: Context, jobs: int, may: May, stop: Stop
+) -> Iterator[Outcome]:
+    """Yield the outcome of every task, in any order.
+
+    Args:
+        tasks: Runs to train.
+        context: What workers must know.
+        jobs: Processes; 1 trains in this one.
+        may: Asked before a run is begun.
+        stop: Looked at all the time; once it is requested, runs stop after their epoch.
+
+    Raises:
+        Interrupted: A stop was requested.
+        ResourceError: Disk, memory or device is exhausted.
+        IntegrityError: A file of the cache is not what was written.
+    """
+    if jobs == 1:
+        yield from _here(tasks, context, may, stop)
+        return
+    pool = _Pool(context, min(jobs, len(tasks)))
+    try:
+        yield from pool.run(tasks, may, stop)
+    finally:
+        pool.close()
+
+
+def _here(tasks: Sequence[Task], context: Context, may: May, stop: Stop) -> Iterator[Outcome]:
+    worker = Worker(context)
+    for task in tasks:
+        if not may():
+            return
+        stop.check("every finished epoch is stored")
+        with _quiet():
+            outcome = worker(task, stop)
+        outcome.raise_fatal()
+        if outcome.kind == "stopped":
+            raise Interrupted(outcome.reason, outcome.exit_code)
+        yield outcome
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave warnings to run.json: a sweep says each of them once."""
+    logger = logging.getLogger("cm2.fuse")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Pool:
+    """Worker processes and what each is doing."""
+
+    def __init__(self, context: Context, jobs: int) -> None:
+        self._context = context
+        self._jobs = jobs
+        self._doing: dict[subprocess.Popen[str], Task | None] = {}
+        self._selector = selectors.DefaultSelector()
+        self._begun: Counter[int] = Counter()
+
+    def run(self, tasks: Sequence[Task], may: May, stop: Stop) -> Iterator[Outcome]:
+        waiting = deque(tasks)
+        refusal: Interrupted | None = None
+        while waiting or any(self._doing.values()):
+            if refusal is None:
+                try:
+                    stop.check("every finished epoch is stored")
+                except Interrupted as error:
+                    refusal = error
+                    self._ask_to_stop()
+            if refusal is not None or not may():
+                waiting.clear()
+            self._hand_out(waiting)
+            for key, _ in self._selector.select(_TICK):
+                outcome = self._hear(key.data, waiting, final=refusal is not None)
+                if outcome is None:
+                    continue
+                outcome.raise_fatal()
+                if outcome.kind != "stopped":
+                    yield outcome
+        if refusal is not None:
+            raise refusal
+
+    def _hand_out(self, waiting: deque[Task]) -> None:
+        for process, task in list(self._doing.items()):
+            if waiting and task is None:
+                self._give(process, waiting.popleft())
+        while waiting and len(self._doing) < self._jobs:
+            self._give(self._start(), waiting.popleft())
+
+    def _give(self, process: subprocess.Popen[str], task: Task) -> None:
+        self._doing[process] = task
+        self._begun[task.index] += 1
+        self._tell(process, json.dumps(task.to_json()))
+
+    def _hear(
+        self, process: subprocess.Popen[str], waiting: deque[Task], final: bool
+    ) -> Outcome | None:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        task = self._doing[process]
+        if line.endswith("\n"):
+            self._doing[process] = None
+            return Outcome(**json.loads(line))
+        self._selector.unregister(process.stdout)
+        code = process.wait()
+        del self._doing[process]
+        _close(process)
+        if task is None or final:
+            return None
+        if self._begun[task.index] < ATTEMPTS:
+            waiting.appendleft(task)
+            return None
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return Outcome(
+            task.index,
+            "failed",
+            f"Its worker died {ATTEMPTS} times ({how}). Perhaps memory is short: lower --jobs or "
+            "--batch-size, then give --retry.",
+        )
+
+    def _start(self) -> subprocess.Popen[str]:
+        one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, **one},
+            start_new_session=True,  # a terminal's Ctrl-C comes to this process alone
+        )
+        self._selector.register(process.stdout, selectors.EVENT_READ, process)  # type: ignore[arg-type]
+        self._doing[process] = None
+        self._tell(process, json.dumps(asdict(self._context)))
+        return process
+
+    def _tell(self, process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it died; its output ends, and that is noticed
+            process.stdin.write(line + "\n")
+
+    def _ask_to_stop(self) -> None:
+        for process, task in self._doing.items():
+            if task is not None:
+                process.terminate()
+
+    def close(self) -> None:
+        """End every process: idle ones by themselves, others at once."""
+        for process, task in self._doing.items():
+            if task is not None:
+                process.kill()
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        for process in self._doing:
+            process.wait()
+            _close(process)
+        self._selector.close()
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.close()
+
+
+__all__ = ["compute"]

@@ -1,0 +1,120 @@
+"""The state of a sweep in memory while it is worked on: rows, ranks, weights, and who watches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from .book import SweepDir
+from .index import Row, Standing, ranking, read_run, rows, write_index
+from .keep import drop, superfluous
+from .plan import Plan
+from .progress import Snapshot, Watch
+from .work import Outcome
+
+_log = logging.getLogger("cm2.fuse")
+
+
+class Ledger:
+    """Rows of all runs, kept up to date.
+
+    Args:
+        sweep: Where failures and the index are stored.
+        plan: Settings and runs.
+        keep: Settings whose weights are kept.
+        watch: Is told of every change.
+    """
+
+    def __init__(self, sweep: SweepDir, plan: Plan, keep: int, watch: Watch) -> None:
+        self._sweep, self._plan, self._keep, self._watch = sweep, plan, keep, watch
+        self._start, self._seconds, self._worked = time.monotonic(), 0.0, 0
+        self._said, self._dropped = set[str](), set[int]()
+        self.mine: Sequence[int] = ()
+        self.stage = ""
+        self.rows: list[Row] = []
+        self.reload()
+
+    def reload(self) -> None:
+        """Read every run anew."""
+        self.rows = rows(self._sweep, self._plan.roll())
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in what became of a run, and drop weights that are no longer among the best."""
+        i = outcome.index
+        member, row = self._plan.members[i], self.rows[i]
+        if outcome.kind == "failed":
+            self._sweep.fail(member, outcome.reason)
+            row |= {"status": "failed", "error": outcome.reason}
+        else:
+            row |= read_run(member.run)
+            row["error"] = None
+            self._sweep.forgive([member])
+            for warning in member.run.info.get("warnings", []):
+                if warning not in self._said:
+                    self._said.add(warning)
+                    _log.warning(warning)
+        self._worked += 1
+        self.tell()
+        if outcome.kind == "finished":
+            self.prune(self.mine)
+
+    def pending(self, numbers: Iterable[int], until: int | None = None) -> list[int]:
+        """Runs that have not got as far as `until`, or to their end, and did not fail."""
+        return [i for i in numbers if not self._there(i, until)]
+
+    def hours(self) -> float:
+        """Hours that all runs have trained together."""
+        return sum(float(row["seconds"]) for row in self.rows) / 3600
+
+    def standings(self, finished: bool = True) -> list[Standing]:
+        """Settings, best first."""
+        return ranking(self.rows, finished)
+
+    def prune(self, numbers: Iterable[int]) -> None:
+        """Drop the weights of all complete settings but the best of some runs' settings."""
+        chosen = [self.rows[i] for i in numbers]
+        for setting in superfluous(ranking(chosen), self._keep):
+            self._drop(setting, "finished")
+
+    def give_up(self, setting: int) -> None:
+        """Stop a setting: the trainer's state of its runs is dropped, their history stays."""
+        self._drop(setting, "running")
+
+    def _drop(self, setting: int, status: str) -> None:
+        for i, member in enumerate(self._plan.members):
+            if (
+                member.setting == setting
+                and self.rows[i]["status"] == status
+                and i not in self._dropped
+            ):
+                drop(member.run, self._sweep.identity)
+                self._dropped.add(i)
+                self.rows[i]["status"] = read_run(member.run)["status"]
+
+    def tell(self) -> None:
+        """Tell the one who watches."""
+        mine = [self.rows[i] for i in self.mine]
+        done = sum(row["status"] in ("finished", "failed", "stopped") for row in mine)
+        passed = time.monotonic() - self._start
+        left = passed / self._worked * (len(mine) - done) if self._worked else None
+        best = ranking(mine)[:1]
+        label = ""
+        if best:
+            first = best[0]
+            label = f"{first.score:.3f} {self._plan.settings[first.setting].label}"
+        failed = sum(row["status"] == "failed" for row in mine)
+        self._watch(Snapshot(done, len(mine), failed, label, left, self.stage))
+
+    def store(self) -> None:
+        """Write the index."""
+        write_index(self._sweep, self.rows)
+
+    def _there(self, i: int, until: int | None) -> bool:
+        row = self.rows[i]
+        if row["status"] in ("finished", "failed"):
+            return True
+        return until is not None and row["epochs"] >= until
+
+
+__all__ = ["Ledger"]
