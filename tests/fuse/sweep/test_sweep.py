@@ -258,11 +258,11 @@ def test_searches_that_cannot_be_meant_are_refused(search: dict[str, object], wo
 
 
 def test_halving_continues_the_same_runs_and_finds_the_same_best(cache: Path) -> None:
-    base = {"epochs": "13", "patience": "20"}
+    base = {"epochs": "10", "patience": "20"}
     grid = ("lr=1e-5,1e-4,3e-2", "dropout=0,0.1")
     halved = sweep(spec(*grid, base=base, halving=True, keep=9), cache, how=HERE)
     status = [row["status"] for row in rows(halved)]
-    assert rungs(13, 1) == [5]
+    assert rungs(10, 1) == [4]
     assert (status.count("finished"), status.count("stopped")) == (2, 4)
     assert not [*cache.rglob(TRAINER)]
     best = ranking(rows(halved))[0]
@@ -275,7 +275,7 @@ def test_halving_continues_the_same_runs_and_finds_the_same_best(cache: Path) ->
     assert {row["status"] for row in rows(whole)} == {"finished"}
     assert ranking(rows(whole))[0].setting == best.setting
     for row in rows(whole):
-        assert row["epochs"] == 13
+        assert row["epochs"] == 10
         if row["run"] in told_before:
             assert row == told_before[row["run"]]
 
