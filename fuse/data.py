@@ -109,6 +109,34 @@ class FusionData:
             time={name: values[index] for name, values in whole.time.items()},
         )
 
+    def side_by_side(
+        self,
+        rows: Rows,
+        noise: Mapping[str, tuple[int, ...]],
+        seeds: Sequence[int],
+        epochs: Sequence[int],
+    ) -> FusionBatch:
+        """Take other rows for each of some runs; what `batch` gives each, stacked.
+
+        Args:
+            rows: Positions, ``(E, B)``.
+            noise: Shape of one stay's numbers by purpose.
+            seeds: Seed of each run's streams.
+            epochs: Epoch of each run, from 1; 0 outside training.
+        """
+        plain = self.batch(rows)
+        members = list(zip(seeds, rows, epochs, strict=True))
+        return replace(
+            plain,
+            noise={
+                purpose: torch.from_numpy(
+                    np.stack([uniforms(s, purpose, self.keys[r], shape, e) for s, r, e in members])
+                ).to(self.device)
+                for purpose, shape in noise.items()
+            },
+            epoch=torch.tensor([float(e) for e in epochs], device=self.device),
+        )
+
     def batches(
         self,
         rows: Rows,

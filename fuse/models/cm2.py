@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -70,6 +71,13 @@ class CM2(FusionModel):
     absence: ClassVar[str] = "--impute; availability bits"
     learns_alone: ClassVar[tuple[str, ...]] = ("joint.marginals.",)
     dependence: ClassVar[tuple[str, ...]] = ("joint.raw",)
+    surveyed: ClassVar[bool] = True
+    padding: ClassVar[Mapping[str, float]] = {
+        ".logits": -math.inf,
+        ".means": 0.0,
+        ".raw_stds": 1.0,
+        ".outer": 0.0,
+    }
 
     started: Tensor
     highest: Tensor
@@ -235,8 +243,12 @@ class CM2(FusionModel):
         if not self.config.published.raw_space:
             track(self.space, output.z.detach().double(), batch.available)
 
+    def survey(self, batch: FusionBatch) -> Tensor:
+        """The embeddings."""
+        return self.embed(batch)
+
     @torch.no_grad()
-    def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
+    def renew(self, epoch: int, survey: Tensor, available: Tensor) -> dict[str, float]:
         """Whiten anew; start the mixtures after the warm-up, then let them follow by EM.
 
         Returns:
@@ -244,9 +256,7 @@ class CM2(FusionModel):
             the worst coordinate; `effective_rank` and `spread` (smallest of the modalities');
             `kendall_tau` (mean over pairs and coordinates).
         """
-        batches = list(batches)
-        z = torch.cat([self.embed(batch) for batch in batches]).double()
-        available = torch.cat([batch.available for batch in batches])
+        z = survey.double()
         if self.started == 0 and epoch >= self.config.warmup and self.config.projection == "cca":
             assert self.space.projection is not None  # the configuration sees to it
             self.space.projection.copy_(canonical_projection(z, available, self.joint.D))

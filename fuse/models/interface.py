@@ -202,6 +202,9 @@ class FusionModel(nn.Module, ABC):
         idle: Patterns of names of parameters that nothing moves under the given options.
         learns_alone: Prefixes of parameters that have a loss of their own; each group's gradient
             is clipped by itself, so that it does not slow down the others.
+        surveyed: Statistics that `renew` keeps need `survey` of all training rows after an epoch.
+        padding: Endings of the parameters that are K long, each with the value by which a mixture
+            is filled up to more components without any weight.
         dependence: Prefixes of parameters on the copula's own scale: they learn at `lr_copula`,
             without weight decay.
     """
@@ -219,6 +222,8 @@ class FusionModel(nn.Module, ABC):
     idle: tuple[str, ...] = ()
     learns_alone: ClassVar[tuple[str, ...]] = ()
     dependence: ClassVar[tuple[str, ...]] = ()
+    surveyed: ClassVar[bool] = False
+    padding: ClassVar[Mapping[str, float]] = {}
 
     class_weights: Tensor
 
@@ -281,6 +286,7 @@ class FusionModel(nn.Module, ABC):
     def combine_gradients(self) -> None:
         """Add up what several processes computed apart; alone there is nothing to do."""
 
+    @torch.no_grad()
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
         """Renew statistics that follow the embeddings, after an epoch and before validation.
 
@@ -290,6 +296,23 @@ class FusionModel(nn.Module, ABC):
 
         Returns:
             Figures for the history, by name.
+        """
+        if not self.surveyed:
+            return {}
+        seen = [(self.survey(batch), batch.available) for batch in batches]
+        return self.renew(epoch, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
+
+    def survey(self, batch: FusionBatch) -> Tensor:
+        """What `renew` needs of each row; runs under `torch.func.vmap` as `forward` does."""
+        raise NotImplementedError
+
+    def renew(self, epoch: int, survey: Tensor, available: Tensor) -> dict[str, float]:
+        """The part of `refresh` after the pass over the rows.
+
+        Args:
+            epoch: The epoch just trained, from 1.
+            survey: Of all training rows, ``(N, ...)``.
+            available: ``(N, M)`` bool.
         """
         return {}
 
