@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import Board, metric_table, outline
+from ..errors import ConfigError
 from .shared import (
     CacheOption,
     DryRun,
@@ -33,6 +34,7 @@ def sweep(
     set_: list[str] | None,
     search: dict[str, Any],
     shard: str | None,
+    engine: str,
     jobs: int | None,
     device: str,
     retry: bool,
@@ -51,7 +53,9 @@ def sweep(
     given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
     given.update({name: value for name, value in options.items() if value not in (None, [])})
     spec = sweep_spec(given, grid or [], search)
-    how = How(jobs=jobs, device=device, shard=shard, retry=retry)
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"--engine is local or ray, found {engine!r}.")
+    how = How("ray" if engine == "ray" else "local", jobs, device, shard, retry)
     if dry_run:
         from ..fuse.sweep.estimate import estimate
 
@@ -116,15 +120,16 @@ def configured() -> Callable[..., None]:
     named = typer.Option(help="Options under the grid.", metavar="corrected|paper|reference")
     single = typer.Option("--set", help="One more setting under the grid.", metavar="NAME=VALUE")
     seeds = typer.Option(help="Seeds of every setting: FIRST:LAST or a list.", metavar="0:4")
-    kind = typer.Option(help="How settings are chosen.", metavar="grid|random")
+    kind = typer.Option(help="How settings are chosen.", metavar="grid|random|tpe")
     halving = typer.Option(
         "--halving/--no-halving",
         help="Train all settings a little, the best third on, and so forth.",
     )
     budget = typer.Option(help="At most so many runs, or hours of training.", metavar="60|8h")
     keep = typer.Option(help="Settings whose weights are kept.  [default: 5]", min=0)
-    drawn = typer.Option(help="Seed of a random search.", min=0)
+    drawn = typer.Option(help="Seed of a random or guided search.", min=0)
     part = typer.Option(help="Part of a job array, I from 0 to N - 1.", metavar="I/N")
+    where = typer.Option(help="Processes here, or tasks of a Ray cluster.", metavar="local|ray")
     processes = typer.Option(help="Runs at a time; default: one per core or GPU.", min=1)
     place = typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
     again = typer.Option("--retry", help="Try failed runs again.")
@@ -143,6 +148,7 @@ def configured() -> Callable[..., None]:
         _own("keep", Annotated[int | None, keep], None),
         _own("draw_seed", Annotated[int | None, drawn], None),
         _own("shard", Annotated[str | None, part], None),
+        _own("engine", Annotated[str, where], "local"),
         _own("jobs", Annotated[int | None, processes], None),
         _own("device", Annotated[str, place], "auto"),
         _own("retry", Annotated[bool, again], False),

@@ -60,7 +60,11 @@ class Axis:
         """Value at a place in [0, 1) of the line."""
         if self.span is None:
             return self.values[int(u * len(self.values))]
-        return _rounded(self.name, _between(self.span, u, self.log))
+        return self.rounded(_between(self.span, u, self.log))
+
+    def rounded(self, value: float) -> Value:
+        """Spell a number of a span as a run's configuration does."""
+        return _rounded(self.name, value)
 
 
 def parse(text: str) -> Axis:

@@ -6,7 +6,8 @@ members.json     settings, and for each its runs by relative path
 index.parquet    one row per run; made of the runs, at any time
 failed/          one file per run that failed, with its reason
 chosen/          the best setting as a group of runs, once it was judged
-lease.json       who halves it: one process only
+journal.log      what a guided search has tried
+lease.json       who steers it, where only one process may
 ```
 Runs lie at their own identities in the cache, so sweeps share them. Nothing here imports torch.
 """

@@ -38,6 +38,10 @@ def estimate(spec: SweepSpec, cache: Path, how: How) -> dict[str, Any]:
     """
     inputs = Inputs(cache)
     facts: dict[str, Any] = {"search": spec.search}
+    if spec.search == "tpe":
+        settings = (spec.runs or 0) // spec.replicates
+        facts |= {"settings": settings, "runs": settings * spec.replicates}
+        return facts | {"hours": "not known: a guided search chooses as it goes"}
     plan = make_plan(spec, cache, inputs)
     mine = share(plan, how.shard)
     shapes = Counter(_shape(plan.configs[i]) for i in mine)

@@ -63,7 +63,7 @@ class Expansion:
     settings: list[Setting] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
-    _seen: set[bytes] = field(default_factory=set)
+    _seen: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, base: Options, axes: Sequence[Axis], chosen: Options) -> Setting | None:
         """Take in one combination; None if it is refused or was there already."""
@@ -71,13 +71,25 @@ class Expansion:
         if isinstance(made, str):
             self.refused[made] += 1
             return None
-        told = canonical_json(made.config.model_dump(mode="json", exclude={"seed", "fold"}))
-        if told in self._seen:
+        if self.place(made) is not None:
             self.repeated += 1
             return None
-        self._seen.add(told)
-        self.settings.append(made)
+        self.take(made)
         return made
+
+    def place(self, made: Setting) -> int | None:
+        """Number of the setting that is the same training, or None."""
+        return self._seen.get(_told(made))
+
+    def take(self, made: Setting) -> int:
+        """Append a setting, and return its number."""
+        self._seen[_told(made)] = len(self.settings)
+        self.settings.append(made)
+        return len(self.settings) - 1
+
+
+def _told(made: Setting) -> bytes:
+    return canonical_json(made.config.model_dump(mode="json", exclude={"seed", "fold"}))
 
 
 def expand(base: Options, axes: Sequence[Axis]) -> Expansion:
@@ -125,7 +137,7 @@ def sample(base: Options, axes: Sequence[Axis], number: int, seed: int) -> Expan
             break
         chosen: dict[str, Value] = {}
         for j, one in enumerate(lines):
-            if one.name not in chosen and one.holds(_held(base, one, chosen)):
+            if one.name not in chosen and one.holds(held(base, one, chosen)):
                 chosen[one.name] = one.at(key("sweep", seed, i, j) / 2**64)
         found.add(base, axes, chosen)
     return _require_some(found)
@@ -215,14 +227,14 @@ def _conditional(
         yield chosen
         return
     first, rest = lines[0], lines[1:]
-    if first.name in chosen or not first.holds(_held(base, first, chosen)):
+    if first.name in chosen or not first.holds(held(base, first, chosen)):
         yield from _conditional(base, rest, chosen)
         return
     for value in first.values:
         yield from _conditional(base, rest, {**chosen, first.name: value})
 
 
-def _held(base: Options, one: Axis, chosen: Options) -> dict[str, Any]:
+def held(base: Options, one: Axis, chosen: Options) -> dict[str, Any]:
     """Values of the options that an axis asks for: chosen, given, or by default."""
     given = resolve(overlaid(base, chosen))
     return {name: _looked_up(given, name) for name, _ in one.when}
@@ -257,4 +269,14 @@ def _require_some(found: Expansion) -> Expansion:
     return found
 
 
-__all__ = ["Expansion", "Setting", "expand", "label", "ordered", "sample", "setting"]
+__all__ = [
+    "Expansion",
+    "Setting",
+    "expand",
+    "held",
+    "label",
+    "ordered",
+    "require_values",
+    "sample",
+    "setting",
+]

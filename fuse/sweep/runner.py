@@ -30,14 +30,15 @@ class How:
     """How a sweep is worked on; no part of what it is.
 
     Attributes:
-        engine: Processes of this machine.
-        jobs: Runs at a time; None for one per core, or one per GPU.
+        engine: Processes of this machine, or tasks of a Ray cluster.
+        jobs: Runs at a time; None for one per core, or one per GPU. With Ray on GPUs the runs
+            that share one GPU.
         device: See `trainer.fuse`.
         shard: Part of a job array, `i/n`, or None.
         retry: Try failed runs again.
     """
 
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "ray"] = "local"
     jobs: int | None = None
     device: str = "auto"
     shard: str | None = None
@@ -75,15 +76,16 @@ def sweep(
     inputs = Inputs(cache)
     identity = spec.identity(inputs)
     place = out or default_place(cache, str(spec.base.get("task", "ihm")), identity)
-    if spec.halving and how.shard is not None:
+    steered = spec.halving or spec.search == "tpe"
+    if steered and how.shard is not None:
         raise ConfigError(
-            "--halving compares all runs, which parts of a job array cannot: leave --shard out, "
-            "and use --jobs."
+            f"{'--halving' if spec.halving else '--search tpe'} compares all runs, which parts of "
+            "a job array cannot: leave --shard out, and use --jobs or --engine ray."
         )
     parse_shard(how.shard)
     plan = make_plan(spec, cache, inputs)
     found = SweepDir.claim(place, identity, {"spec": spec.describe()})
-    with Lease(place) if spec.halving else nullcontext():
+    with Lease(place) if steered else nullcontext():
         _Work(found, spec, plan, how, watch, stop).run()
     return found
 
@@ -112,6 +114,10 @@ class _Work:
                 from .halving import halve
 
                 halve(self.plan, self.ledger, self.train)
+            elif self.spec.search == "tpe":
+                from .guided import guide
+
+                guide(self.sweep, self.spec, self.plan, self.ledger, self.train)
             else:
                 self.train(self.ledger.mine)
                 self._keep_overall()
@@ -145,6 +151,10 @@ class _Work:
 
     def _compute(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         may: May = self._may
+        if self._how.engine == "ray":
+            from . import engine_ray
+
+            return engine_ray.compute(tasks, self._context, self._how.jobs, may, self._stop)
         return engine_local.compute(tasks, self._context, parallel(self._how), may, self._stop)
 
     def _may(self) -> bool:

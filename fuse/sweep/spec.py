@@ -27,8 +27,8 @@ class SweepSpec(BaseModel):
     )
     axes: tuple[Axis, ...] = Field((), description="Lines of the grid.")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds of every setting.")
-    search: Literal["grid", "random"] = Field(
-        "grid", description="All combinations, or some at random."
+    search: Literal["grid", "random", "tpe"] = Field(
+        "grid", description="All combinations, some at random, or guided by what was found."
     )
     halving: bool = Field(
         False, description="Train all settings a little, the best third on, and so forth."
@@ -50,6 +50,8 @@ class SweepSpec(BaseModel):
                 f"a budget of {self.runs} runs does not suffice for {len(self.seeds)} seeds of one "
                 "setting"
             )
+        if self.halving and self.search == "tpe":
+            raise ValueError("halving works with search = 'grid' or 'random', not with 'tpe'")
         if self.halving and self.hours is not None:
             raise ValueError("halving compares equal efforts: give its budget in runs, not hours")
         return self

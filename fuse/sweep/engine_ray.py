@@ -1,0 +1,141 @@
+"""Train runs as tasks of a Ray cluster: the same runs, in the same places of a shared cache.
+
+Each task trains one run with one CPU thread, or with a part of a GPU, and only says how it ended:
+runs are written by the workers, so the cache must be mounted on every node under the same path,
+and cm2 be installed there. A task whose worker dies is given to another one, which continues after
+the last whole epoch; the lease of a lost node is void after five minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ...errors import ConfigError, Interrupted, ResourceError
+from ...progress import Stop, never
+from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
+
+_TICK = 0.5
+_GRACE = 60.0  # seconds in which cancelled tasks may end
+_workers: dict[str, Worker] = {}  # of a worker process, by sweep
+
+
+def compute(
+    tasks: Sequence[Task], context: Context, jobs: int | None, may: May, stop: Stop
+) -> Iterator[Outcome]:
+    """Yield the outcome of every task, in any order.
+
+    Args:
+        tasks: Runs to train.
+        context: What workers must know; the path of the cache holds on every node.
+        jobs: On CPUs the runs at a time, None for all CPUs of the cluster; on GPUs the runs that
+            share one GPU, None for one.
+        may: Asked before a run is begun.
+        stop: Looked at all the time; once it is requested, tasks are cancelled.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        Interrupted: A stop was requested.
+        ResourceError: The cluster is lost, or disk, memory or device is exhausted.
+        IntegrityError: A file of the cache is not what was written.
+    """
+    ray = _ray()
+    begun = not ray.is_initialized()
+    on_gpu = context.device.startswith("cuda")
+    if begun:
+        elsewhere = bool(os.environ.get("RAY_ADDRESS"))
+        ray.init(
+            num_cpus=None if elsewhere or on_gpu else jobs,
+            include_dashboard=None if elsewhere else False,
+            log_to_driver=False,
+        )
+    try:
+        yield from _run(ray, tasks, context, jobs, may, stop)
+    except ray.exceptions.RaySystemError as error:
+        raise ResourceError(
+            f"The Ray cluster is lost ({type(error).__name__}). Finished epochs are stored; the "
+            "same command continues from there."
+        ) from error
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+def _run(
+    ray: Any, tasks: Sequence[Task], context: Context, jobs: int | None, may: May, stop: Stop
+) -> Iterator[Outcome]:
+    on_gpu = context.device.startswith("cuda")
+    remote = ray.remote(
+        num_cpus=1, num_gpus=1 / (jobs or 1) if on_gpu else 0, max_retries=ATTEMPTS - 1
+    )(train_in_worker)
+    places = _places(ray, on_gpu, jobs)
+    waiting, doing = deque(tasks), dict[Any, Task]()
+    try:
+        while waiting or doing:
+            stop.check("every finished epoch is stored")
+            if not may():
+                waiting.clear()
+            while waiting and len(doing) < places:
+                task = waiting.popleft()
+                doing[remote.remote(asdict(context), task.to_json())] = task
+            ready, _ = ray.wait([*doing], num_returns=1, timeout=_TICK) if doing else ([], [])
+            for handle in ready:
+                outcome = _outcome(ray, handle, doing.pop(handle))
+                outcome.raise_fatal()
+                yield outcome
+    except (Interrupted, KeyboardInterrupt):
+        for handle in doing:
+            ray.cancel(handle, force=False)
+        ray.wait([*doing], num_returns=len(doing), timeout=_GRACE) if doing else None
+        raise
+
+
+def _places(ray: Any, on_gpu: bool, jobs: int | None) -> int:
+    """Tasks under way: as many as the cluster can run."""
+    resources = ray.cluster_resources()
+    if on_gpu:
+        return max(1, int(resources.get("GPU", 1) * (jobs or 1)))
+    cpus = max(1, int(resources.get("CPU", 1)))
+    return min(cpus, jobs or cpus)
+
+
+def _outcome(ray: Any, handle: Any, task: Task) -> Outcome:
+    try:
+        return Outcome(**ray.get(handle))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        reason = (
+            f"Its worker died {ATTEMPTS} times ({type(error).__name__}). Perhaps memory is short: "
+            "lower --jobs or --batch-size, then give --retry."
+        )
+        return Outcome(task.index, "failed", reason)
+
+
+def train_in_worker(context: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Train one run in a worker process; runs there.
+
+    Args:
+        context: A `Context` as a mapping.
+        task: A `Task` as JSON.
+
+    Returns:
+        An `Outcome` as JSON.
+    """
+    worker = _workers.setdefault(context["sweep"], Worker(Context(**context)))
+    return worker(Task.from_json(task), never()).to_json()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "--engine ray needs Ray, which is not installed: pip install 'cm2[ray]', or use "
+            "--engine local"
+        ) from error
+    return ray
+
+
+__all__ = ["compute", "train_in_worker"]

@@ -1,0 +1,195 @@
+"""A guided search: settings are asked of Optuna's tree-structured Parzen estimator in rounds.
+
+What was tried stands in a journal in the sweep's directory. A round is trained whole before the
+next one is asked for, and the sampler of a trial is seeded by the trial's number, so a killed
+search goes on as if nothing had happened, whatever the number of processes.
+(Bergstra et al., NeurIPS 2011.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ..random import key
+from .axis import Axis, Value, shown
+from .book import SweepDir
+from .grid import held, ordered, require_values, setting
+from .ledger import Ledger
+from .plan import Plan
+from .spec import SweepSpec
+
+JOURNAL = "journal.log"
+ROUND = 8
+"""Settings that are asked for together."""
+
+_MOST_REFUSED = 200
+
+
+def guide(
+    sweep: SweepDir, spec: SweepSpec, plan: Plan, ledger: Ledger, train: Callable[..., None]
+) -> None:
+    """Ask for settings and train them until the budget is used up.
+
+    Args:
+        sweep: Where the journal lies; this process holds its lease.
+        spec: Grid, seeds and budget.
+        plan: Takes in the settings.
+        ledger: Rows of the runs.
+        train: Brings runs, by number, to their end.
+
+    Raises:
+        ConfigError: Optuna is not installed, or nearly nothing of the grid can be meant.
+    """
+    search = _Search(sweep, spec, plan)
+    limit = (spec.runs or 0) // spec.replicates
+    while True:
+        search.fill(limit)
+        sweep.write_roll(plan.roll())
+        ledger.reload()
+        ledger.mine = range(len(plan.members))
+        open_trials = search.open()
+        ledger.stage = f"setting {min(search.live(), limit)} of {limit}"
+        if not open_trials:
+            break
+        wanted = {search.place[number] for number in open_trials}
+        train([i for i, member in enumerate(plan.members) if member.setting in wanted])
+        if ledger.pending(i for i, m in enumerate(plan.members) if m.setting in wanted):
+            return  # the budget of hours is used up
+        scores = {one.setting: one.score for one in ledger.standings()}
+        search.tell(scores)
+    ledger.prune(ledger.mine)
+
+
+class _Search:
+    """Optuna's study and where its trials stand in the plan."""
+
+    def __init__(self, sweep: SweepDir, spec: SweepSpec, plan: Plan) -> None:
+        require_values(spec.base, spec.axes)
+        self._spec, self._plan = spec, plan
+        self._lines = ordered(spec.axes)
+        self._optuna = _optuna()
+        self._study = _study(self._optuna, sweep.path / JOURNAL)
+        self.place: dict[int, int] = {}
+        for trial in self._trials():
+            if trial.state != self._state.PRUNED:
+                self._admit(trial.number, self._chosen(self._optuna.trial.FixedTrial(trial.params)))
+
+    def live(self) -> int:
+        """Trials that could be meant."""
+        return len(self.place)
+
+    def open(self) -> list[int]:
+        """Trials whose result is not known yet."""
+        return [t.number for t in self._trials() if t.state == self._state.RUNNING]
+
+    def fill(self, limit: int) -> None:
+        """Ask for settings until a round is full; one that was full before is left as it is."""
+        refused = 0
+        while self.live() < limit and (self.live() % ROUND or not self.open()):
+            number = len(self._trials())
+            seed = key("guided", self._spec.draw_seed, number) % 2**32
+            self._study.sampler = self._sampler(seed, limit)
+            trial = self._study.ask()
+            if not self._admit(trial.number, self._chosen(trial)):
+                self._study.tell(trial, state=self._state.PRUNED)
+                refused += 1
+            if refused > _MOST_REFUSED:
+                raise ConfigError(
+                    f"{refused} proposals one after another cannot be meant, such as: "
+                    f"{next(iter(self._plan.expansion.refused))}. Narrow the grid by conditions."
+                )
+
+    def tell(self, scores: dict[int, float]) -> None:
+        """Tell the results of a round; a setting without one has failed."""
+        for number in self.open():
+            score = scores.get(self.place[number])
+            if score is None:
+                self._study.tell(number, state=self._state.FAIL)
+            else:
+                self._study.tell(number, score)
+
+    def _admit(self, number: int, chosen: dict[str, Value]) -> bool:
+        expansion = self._plan.expansion
+        made = setting(self._spec.base, self._spec.axes, chosen)
+        if isinstance(made, str):
+            expansion.refused[made] += 1
+            return False
+        if (place := expansion.place(made)) is None:
+            place = expansion.take(made)
+            self._plan.add([made])
+        else:
+            expansion.repeated += 1
+        self.place[number] = place
+        return True
+
+    def _chosen(self, trial: Any) -> dict[str, Value]:
+        chosen: dict[str, Value] = {}
+        for j, one in enumerate(self._lines):
+            if one.name not in chosen and one.holds(held(self._spec.base, one, chosen)):
+                name = one.name if not one.when else f"{one.name}#{j}"
+                chosen[one.name] = _suggest(trial, name, one)
+        return chosen
+
+    def _sampler(self, seed: int, limit: int) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental in some versions
+            return self._optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=min(10, max(2, limit // 3)), constant_liar=True
+            )
+
+    def _trials(self) -> list[Any]:
+        trials: list[Any] = self._study.get_trials(deepcopy=False)
+        return trials
+
+    @property
+    def _state(self) -> Any:
+        return self._optuna.trial.TrialState
+
+
+def _suggest(trial: Any, name: str, one: Axis) -> Value:
+    """Ask for a value; numbers in a list by their rank, so that neighbours are neighbours."""
+    if one.span is not None:
+        return one.rounded(float(trial.suggest_float(name, *one.span, log=one.log)))
+    if all(isinstance(value, int | float) for value in one.values):
+        return one.values[int(trial.suggest_int(name, 0, len(one.values) - 1))]
+    texts = [shown(value) for value in one.values]
+    return one.values[texts.index(trial.suggest_categorical(name, texts))]
+
+
+def _study(optuna: Any, journal: Path) -> Any:
+    # Whoever held the journal's own lock is dead, as this process holds the sweep's lease; and a
+    # line that was being written when it died would spoil the next one.
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    if journal.is_file():
+        data = journal.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            journal.write_bytes(whole)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name="sweep",
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError as error:
+        raise ConfigError(
+            "--search tpe needs Optuna, which is not installed: pip install 'cm2[optuna]', or use "
+            "--search random"
+        ) from error
+    return optuna
+
+
+__all__ = ["JOURNAL", "ROUND", "guide"]
