@@ -59,18 +59,25 @@ def taken_apart(
             f"--step-hours 0, which keeps every measurement at its own time, and name that space: "
             f"{modality}@SPACE."
         )
+    told = marks(columns)
+    kept = [i for i, place in enumerate(told) if place >= 0]
+    measured = (x[..., [told[i] for i in kept]] > 0) & mask[..., None]
+    return x[..., 0], x[..., kept], measured, tuple(columns[i] for i in kept)
+
+
+def marks(columns: Sequence[str]) -> list[int]:
+    """Place of the column that tells where each column was measured, -1 where none does.
+
+    Args:
+        columns: Names of the columns; levels of a category share one that tells.
+    """
     place = {name: i for i, name in enumerate(columns)}
-    kept = [name for name in columns[1:] if not name.startswith(_HELPERS)]
-    marks = [_mark(name, place) for name in kept]
-    values = x[..., [place[name] for name in kept]]
-    measured = (x[..., marks] > 0) & mask[..., None]
-    return x[..., 0], values, measured, tuple(kept)
+    return [-1 if name.startswith(_HELPERS) else _mark(name, place) for name in columns]
 
 
 def _mark(name: str, place: Mapping[str, int]) -> int:
-    """Place of the column that tells where a column was measured; levels of a category share it."""
     words = [mark + part for part in (name, name.partition("->")[0]) for mark in _MARKS]
-    return next(place[word] for word in words if word in place)
+    return next((place[word] for word in words if word in place), -1)
 
 
-__all__ = ["Events", "taken_apart"]
+__all__ = ["Events", "marks", "taken_apart"]

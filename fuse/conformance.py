@@ -63,8 +63,10 @@ class Subject:
         read = {k for k in widths if k not in find(model).options.unread}
         if model == "cm2":
             read |= SMALL.keys() - stated.keys()
-        small = {name: value for name, value in SMALL.items() if name in read}
-        return FuseConfig.of({**small, **self.options, **more})
+        small: dict[str, Any] = {name: value for name, value in SMALL.items() if name in read}
+        given = {**self.options, **more}
+        small["options"] = {**find(model).options.small, **given.pop("options", {})}
+        return FuseConfig.of({**small, **given})
 
     def fresh(self, m: int = 3, **more: Any) -> FusionModel:
         """A model that has seen nothing."""

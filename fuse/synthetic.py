@@ -61,6 +61,7 @@ def take(batch: FusionBatch, index: Tensor) -> FusionBatch:
         batch.y[index],
         {k: v[index] for k, v in batch.noise.items()},
         batch.epoch,
+        {k: v[index] for k, v in batch.time.items()},
     )
 
 

@@ -15,9 +15,14 @@ from .availability import AvailabilityOptions
 from .base import NoHead, Options, Recorded
 from .cm2 import CM2Options
 from .daft import DAFTOptions
+from .drfuse import DrFuseOptions
+from .flexmoe import FlexMoEOptions
+from .interleaved import InterleavedOptions
+from .lsmt import LSMTOptions
 from .medfuse import MedFuseOptions
 from .mmtm import MMTMOptions
 from .recipes import PAPER_RECIPE
+from .shaspec import ShaSpecOptions
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ METHODS: dict[str, Method] = {
     "medfuse": Method("medfuse:MedFuse", MedFuseOptions),
     "mmtm": Method("mmtm:MMTM", MMTMOptions),
     "daft": Method("daft:DAFT", DAFTOptions),
+    "drfuse": Method("drfuse:DrFuse", DrFuseOptions),
+    "lsmt": Method("lsmt:LSMT", LSMTOptions),
+    "interleaved": Method("interleaved:Interleaved", InterleavedOptions),
+    "shaspec": Method("shaspec:ShaSpec", ShaSpecOptions),
+    "flexmoe": Method("flexmoe:FlexMoE", FlexMoEOptions),
 }
 
 

@@ -24,6 +24,7 @@ class Options(BaseModel):
         violates: What a preset (or one choice, `NAME=VALUE`) is known not to fulfil: by its name
             the checks of `models.conformance` with the reason, each a strict expected failure.
         unread: General options that the method does not read; giving one is refused.
+        small: Values of these options that keep the checks cheap; sizes, nothing else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -31,6 +32,7 @@ class Options(BaseModel):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     violates: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     unread: ClassVar[tuple[str, ...]] = ()
+    small: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def of(cls, config: FuseConfig) -> Self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,30 @@ from .interface import LEARNED, FusionBatch, ModalitySpec
 from .layers import LSTM, Normaliser, PartNormaliser, masked_mean
 
 
-class Encoder(nn.Module, ABC):
+class Reader(nn.Module):
+    """Whatever reads the values of one modality; it standardises them first.
+
+    Args:
+        width: Columns of a step or part.
+        columns: Their names, if they mean something.
+        learned: The values come from a trunk that is trained with the model.
+    """
+
+    def __init__(self, width: int, columns: Sequence[str] = (), learned: bool = False) -> None:
+        super().__init__()
+        self.normaliser = PartNormaliser(width) if learned else Normaliser(width, columns)
+
+
+class Encoder(Reader, ABC):
     """From the values of one modality to its embedding, in two halves.
 
     A method that lets modalities meet inside the encoders acts between the halves.
 
     Attributes:
         between: Width of the states between the halves.
-
-    Args:
-        width: Columns of a step or part.
-        columns: Their names, if they mean something.
     """
 
     between: int
-
-    def __init__(self, width: int, columns: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.normaliser = Normaliser(width, columns)
 
     @abstractmethod
     def states(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -43,6 +50,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def gather(self, states: Tensor, mask: Tensor) -> Tensor:
         """Second half: states ``(B, L, between)``, zero where not real, to ``(B, D)``."""
+
+    @abstractmethod
+    def tokens(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode every step or part: ``(B, L, width)`` to ``(B, L, D)``; idle where not real."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Encode ``(B, L, width)`` with real steps or parts ``(B, L)`` into ``(B, D)``."""
@@ -70,6 +81,11 @@ class SeriesEncoder(Encoder):
     def gather(self, states: Tensor, mask: Tensor) -> Tensor:
         """Last state of the second layer."""
         return self.lstm.read(1, states, mask)[:, -1]
+
+    def tokens(self, x: Tensor, mask: Tensor) -> Tensor:
+        """States of the second layer after each step."""
+        states: Tensor = self.lstm(self.normaliser(x, mask), mask)[0]
+        return states
 
 
 class SeriesTransformer(Encoder):
@@ -101,6 +117,10 @@ class SeriesTransformer(Encoder):
         embedding: Tensor = self.summary(states, mask)
         return embedding
 
+    def tokens(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Output at every step."""
+        return self.summary.states(self.states(x, mask), mask)
+
 
 class VectorEncoder(Encoder):
     """Linear projection of the mean over the standardised parts.
@@ -126,6 +146,11 @@ class VectorEncoder(Encoder):
         embedding: Tensor = self.projection(masked_mean(states, mask))
         return embedding
 
+    def tokens(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Projection of every part."""
+        projected: Tensor = self.projection(self.normaliser(x, mask))
+        return projected
+
 
 class LearnedEncoder(VectorEncoder):
     """Linear projection of the mean over parts that a trunk encodes, trained together with it."""
@@ -141,8 +166,55 @@ SERIES_ENCODERS: dict[str, type[SeriesEncoder | SeriesTransformer]] = {
 }
 
 
-class Encoders(nn.Module):
-    """One encoder per modality, and what an absent modality must not leak.
+class Readers(nn.Module):
+    """One reader per modality, and what an absent modality must not leak.
+
+    Args:
+        specs: The modalities.
+        make: Makes the reader of a modality.
+    """
+
+    def __init__(
+        self, specs: Sequence[ModalitySpec], make: Callable[[ModalitySpec], Reader]
+    ) -> None:
+        super().__init__()
+        self.specs = tuple(specs)
+        # ModuleDict refuses names with dots and those of its own methods
+        self.parts = nn.ModuleList(make(spec) for spec in specs)
+
+    def start(self, batches: Iterable[FusionBatch]) -> None:
+        """Fit every normaliser to the training rows that have the modality."""
+        batches = list(batches)
+        reals = [self.real(batch) for batch in batches]
+        for m, (spec, part) in enumerate(zip(self.specs, self.parts, strict=True)):
+            assert isinstance(part, Reader)
+            part.normaliser.start(
+                (batch.x[spec.name], real[m]) for batch, real in zip(batches, reals, strict=True)
+            )
+
+    def real(self, batch: FusionBatch) -> list[Tensor]:
+        """Steps or parts that are there, by modality ``(B, L)`` bool."""
+        return [
+            batch.mask[spec.name] & batch.available[:, m : m + 1]
+            for m, spec in enumerate(self.specs)
+        ]
+
+    def read(self, batch: FusionBatch) -> tuple[list[Any], list[Tensor]]:
+        """Let every reader read its values and their mask.
+
+        Returns:
+            By modality, what the reader makes of them, and which steps or parts are real.
+        """
+        real = self.real(batch)
+        read = [
+            part(batch.x[spec.name], mask)
+            for spec, part, mask in zip(self.specs, self.parts, real, strict=True)
+        ]
+        return read, real
+
+
+class Encoders(Readers):
+    """One encoder per modality.
 
     Args:
         specs: The modalities.
@@ -151,19 +223,7 @@ class Encoders(nn.Module):
     """
 
     def __init__(self, specs: Sequence[ModalitySpec], size: int, series: str = "lstm") -> None:
-        super().__init__()
-        self.names = tuple(spec.name for spec in specs)
-        # ModuleDict refuses names with dots and those of its own methods
-        self.parts = nn.ModuleList(
-            _kind(spec, series)(spec.width, size, spec.columns) for spec in specs
-        )
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit every normaliser to the training rows that have the modality."""
-        batches = list(batches)
-        for m, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
-            assert isinstance(part, Encoder)
-            part.normaliser.start((batch.x[name], _real(batch, name, m)) for batch in batches)
+        super().__init__(specs, lambda spec: make_encoder(spec, size, series))
 
     def forward(self, batch: FusionBatch) -> Tensor:
         """Embed every modality.
@@ -187,10 +247,10 @@ class Encoders(nn.Module):
         Returns:
             By modality, states ``(B, L, between)`` and which of them are real, ``(B, L)`` bool.
         """
-        real = [_real(batch, name, m) for m, name in enumerate(self.names)]
+        real = self.real(batch)
         states = [
-            part.states(batch.x[name], mask)
-            for name, part, mask in zip(self.names, self.parts, real, strict=True)
+            part.states(batch.x[spec.name], mask)
+            for spec, part, mask in zip(self.specs, self.parts, real, strict=True)
             if isinstance(part, Encoder)
         ]
         return states, real
@@ -214,20 +274,23 @@ class Encoders(nn.Module):
         return torch.where(available.unsqueeze(-1), torch.stack(embeddings, 1), 0.0)
 
 
-def _kind(
-    spec: ModalitySpec, series: str
-) -> type[SeriesEncoder | SeriesTransformer | VectorEncoder]:
-    """Encoder of a modality."""
+def make_encoder(spec: ModalitySpec, size: int, series: str) -> Encoder:
+    """Make the encoder of a modality.
+
+    Args:
+        spec: The modality.
+        size: Width D of the embedding.
+        series: Encoder of time series, `lstm` or `transformer`.
+    """
+    kind: type[SeriesEncoder | SeriesTransformer | VectorEncoder]
     if spec.view == "series":
-        return SERIES_ENCODERS[series]
-    return LearnedEncoder if spec.view == LEARNED else VectorEncoder
+        kind = SERIES_ENCODERS[series]
+    else:
+        kind = LearnedEncoder if spec.view == LEARNED else VectorEncoder
+    return kind(spec.width, size, spec.columns)
 
 
 def anchor_of(specs: Sequence[ModalitySpec]) -> int:
     """Position of the modality that others act on: the first series, or the first of all."""
     views = [spec.view for spec in specs]
     return views.index("series") if "series" in views else 0
-
-
-def _real(batch: FusionBatch, name: str, m: int) -> Tensor:
-    return batch.mask[name] & batch.available[:, m : m + 1]

@@ -275,7 +275,10 @@ def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
 
 def _tries(line: Line, base: Options, tune: Mapping[str, Sequence[Any]]) -> Iterator[FuseConfig]:
     model = str(line.options["model"])
-    unread = (*find(model).options.unread, *(() if model == "cm2" else OF_CM2))
+    own = find(model).options
+    unread = (*own.unread, *(() if model == "cm2" else OF_CM2))
+    if "series_encoder" in base and "series" in own.model_fields:  # encoders are its own option
+        base = {**base, "options": {"series": base["series_encoder"]}}
     base = {name: value for name, value in base.items() if name not in unread}
     tune = {name: values for name, values in tune.items() if name not in unread}
     for values in product(*tune.values()):

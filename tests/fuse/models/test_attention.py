@@ -85,5 +85,5 @@ def test_a_head_ignores_what_it_does_not_read(fusion: str) -> None:
 def test_what_a_head_cannot_use_is_refused() -> None:
     with pytest.raises(ConfigError, match="Leave out fusion_layers"):
         FuseConfig.of({"fusion": "concat", "fusion_layers": 3})
-    with pytest.raises(ConfigError, match="is a head of cm2"):
+    with pytest.raises(ConfigError, match="fusion does nothing with model"):
         FuseConfig.of({"model": "concat", "fusion": "transformer"})

@@ -105,6 +105,15 @@ def test_every_method_has_the_same_tries(iv: Path, asking: Asking) -> None:
         }
 
 
+@pytest.mark.parametrize("series", ["lstm", "transformer"])
+def test_a_method_with_encoders_of_its_own_takes_the_one_of_the_table(
+    iv: Path, asking: Asking, series: str
+) -> None:
+    (room,) = plan("table2", asking(iv, options={"series_encoder": series})).rooms
+    assert line(room, "daft").series_encoder == series
+    assert line(room, "drfuse").options.model_dump()["series"] == series
+
+
 def methods(cache: Path, asking: Asking, *drops: str, **parts: Any) -> Plan:
     return plan("methods", asking(cache, modalities=("cxr", "ehr"), **parts), drops=drops)
 
