@@ -71,15 +71,24 @@ class Archimedean(Copula):
         log1m_q: Tensor,
         params: Params,
     ) -> Pair:
-        """See `Copula.impute`; one step per margin, all rows at once."""
+        """See `Copula.impute`; one step per margin, all rows at once.
+
+        A margin that all rows have is not solved for, one that no row has is not conditioned on.
+        """
         M = log_u.shape[-1]
+        every, some = _shared(available)
         theta = params["theta"].to(log_u.dtype)
         if M == 1:
             return torch.where(available, log_u, log_q), torch.where(available, log_sf, log1m_q)
         clean = _mask(log_u, log_sf, available)
         lower, upper = list(clean[0].unbind(-1)), list(clean[1].unbind(-1))
         for j in range(M):
-            others = [i for i in range(M) if i != j]
+            if every[j]:
+                continue
+            others = [i for i in range(M) if i != j and (some[i] or i < j)]
+            if not others:
+                lower[j], upper[j] = log_q[..., j], log1m_q[..., j]
+                continue
             known = torch.stack(
                 [available[..., i] | torch.full_like(available[..., i], i < j) for i in others], -1
             )
@@ -170,6 +179,15 @@ class Archimedean(Copula):
         margin = self.log_density(given[0], given[1], params, known)
         # the true slope is far inside e^-30..e^30; rounding need not be, beyond 100 sigma
         return torch.exp((joint - margin + target[0] + target[1] - h[0] - h[1]).clamp(-30.0, 30.0))
+
+
+def _shared(available: Tensor) -> tuple[list[bool], list[bool]]:
+    """Which margins every row has, and which some row has; unknown under torch.func."""
+    M = available.shape[-1]
+    if torch._C._functorch.is_functorch_wrapped_tensor(available):
+        return [False] * M, [True] * M
+    rows = available.reshape(-1, M)
+    return rows.all(0).tolist(), rows.any(0).tolist()
 
 
 def _mask(log_u: Tensor, log_sf: Tensor, available: Tensor) -> Pair:

@@ -36,11 +36,63 @@ def conditional(
         copula: The family.
         params: Its parameters.
     """
+    log_u, log_sf = (torch.zeros_like(x) for x in q)
+    for rows, _, _ in alike(available):
+        u, sf = (x[rows].mT for x in pair)
+        at, at_sf = (x[:, rows].mT for x in q)
+        drawn = copula.impute(u, sf, available[rows].unsqueeze(-2), at, at_sf, params)
+        log_u = log_u.index_copy(1, rows, drawn[0].mT)
+        log_sf = log_sf.index_copy(1, rows, drawn[1].mT)
+    return inverse_where_absent((log_u, log_sf), available, mix, coupling)
+
+
+def inverse_where_absent(pair: Pair, available: Tensor, mix: Mixture, coupling: Coupling) -> Tensor:
+    """Vectors of copula arguments, solved for absent modalities alone; zero for the others.
+
+    Args:
+        pair: (n, B, M, D).
+        available: Bool, (B, M).
+        mix: One mixture per modality.
+        coupling: Must have an inverse.
+
+    Returns:
+        Shape (n, B, M, D).
+    """
     assert coupling.inverse is not None  # joint.py refuses the others
-    log_u, log_sf = copula.impute(
-        pair[0].mT, pair[1].mT, available.unsqueeze(-2), q[0].mT, q[1].mT, params
-    )
-    return coupling.inverse(log_u.mT, log_sf.mT, mix)
+    if not readable(available):
+        return coupling.inverse(*pair, mix)
+    row, m = torch.nonzero(~available, as_tuple=True)
+    log_u, log_sf = (x[:, row, m] for x in pair)
+    drawn = coupling.inverse(log_u, log_sf, Mixture(*(part[m] for part in mix)))
+    return torch.zeros_like(pair[0]).index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
+
+
+def readable(mask: Tensor) -> bool:
+    """Whether the values of a mask may choose what is computed; under torch.func they may not."""
+    return not torch._C._functorch.is_functorch_wrapped_tensor(mask)
+
+
+def alike(available: Tensor) -> list[tuple[Tensor, list[int], list[int]]]:
+    """Gather the rows of each availability pattern, so that nothing is solved for present ones.
+
+    Args:
+        available: Bool, (B, M).
+
+    Returns:
+        Indices of rows, the modalities to draw there, and those to condition on; all rows at
+        once, and all modalities as both, where the mask may not be read.
+    """
+    B, M = available.shape
+    if not readable(available):
+        return [(torch.arange(B, device=available.device), list(range(M)), list(range(M)))]
+    found = []
+    for pattern in torch.unique(available, dim=0):
+        rows = (available == pattern).all(-1).nonzero().flatten()
+        there = pattern.tolist()
+        found.append(
+            (rows, [m for m in range(M) if not there[m]], [m for m in range(M) if there[m]])
+        )
+    return found
 
 
 def _nodes(K: int, D: int) -> tuple[Tensor, Tensor]:
@@ -70,22 +122,24 @@ def conditional_mean(
     ones, and the mean is taken over a Latin hypercube of 64 points (error about 0.05).
     Each absent modality is averaged on its own, the other absent ones integrated out.
     """
-    M, D = pair[0].shape[-2:]
-    score, share = (x.to(pair[0]) for x in _nodes(mix.means.shape[-2], D))
-    score = score[:, None, None, :].expand(-1, *pair[0].shape)
-    q = log_ndtr(score), log_ndtr(-score)
-    means = []
-    for m in range(M):
-        # First in order, so that it is drawn given the present modalities alone.
-        order = [m, *(j for j in range(M) if j != m)]
-        points = conditional(
-            (pair[0][..., order, :], pair[1][..., order, :]),
-            available[..., order],
-            q,
-            Mixture(*(part[order] for part in mix)),
-            coupling,
-            copula,
-            copula.marginal(params, order),
-        )
-        means.append(torch.tensordot(share, points[..., 0, :], 1))
-    return torch.stack(means, -2)
+    assert coupling.inverse is not None  # joint.py refuses the others
+    K, D = mix.means.shape[-2:]
+    score, share = (x.to(pair[0]) for x in _nodes(K, D))
+    q = log_ndtr(score), log_ndtr(-score)  # (n, D) or (n, 1)
+    places, points = [], []
+    for rows, absent, present in alike(available):
+        for m in absent:
+            # First in order, so that it is drawn given the present modalities alone.
+            order = [m, *(j for j in present if j != m)]
+            u, sf = (x[rows][:, order].mT for x in pair)
+            at, at_sf = (x[:, None, :, None].expand(-1, len(rows), D, len(order)) for x in q)
+            known, kept = available[rows][:, None, order], copula.marginal(params, order)
+            drawn = copula.impute(u, sf, known, at, at_sf, kept)
+            points.append(torch.stack([x[..., 0] for x in drawn]))  # (2, n, rows, D)
+            places.append((rows, torch.full_like(rows, m)))
+    if not points:
+        return torch.zeros_like(pair[0])
+    row, which = (torch.cat(part) for part in zip(*places, strict=True))
+    log_u, log_sf = torch.cat(points, 2)
+    values = coupling.inverse(log_u, log_sf, Mixture(*(part[which] for part in mix)))
+    return torch.zeros_like(pair[0]).index_put((row, which), torch.tensordot(share, values, 1))

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ...errors import ConfigError, UnsupportedError
 from . import get_copula
 from .components import component_draws, component_log_ratio
-from .couplings import get_coupling
-from .draws import conditional, conditional_mean
+from .couplings import COUPLINGS, get_coupling
+from .draws import conditional, conditional_mean, inverse_where_absent, readable
 from .family import Copula
 from .marginals import MixtureMarginal
-from .mixture import Mixture, log_prob, rosenblatt_inverse
+from .mixture import Mixture, log_prob
 
 DRAWS = ("conditional", "conditional-median", "conditional-mean", "marginal")
 
@@ -175,6 +175,13 @@ class JointModel(nn.Module):
         """
         self._check_draw(how)
         shape = uniforms.shape[:-1]
+        if readable(available):
+            rows = torch.nonzero(~available.all(-1)).flatten()
+            if len(rows) == 0:
+                return w.expand(*shape, self.D)
+            if len(rows) < len(available):
+                drawn = self.sample_missing(w[rows], available[rows], uniforms[:, rows], how)
+                return w.expand(*shape, self.D).index_copy(1, rows, drawn)
         w = torch.where(available.unsqueeze(-1), w, 0.0)
         mix = self._mixture_like(w)
         if how == "conditional-median":
@@ -182,7 +189,7 @@ class JointModel(nn.Module):
         q = torch.log(uniforms[..., : self.D]), torch.log1p(-uniforms[..., : self.D])
         params = self.copula_params() if self.M > 1 else {}
         if how == "marginal" or self.M == 1:
-            drawn = rosenblatt_inverse(*q, mix)
+            drawn = inverse_where_absent(q, available, mix, COUPLINGS["rosenblatt"])
         elif self.coupling == "component":
             drawn = component_draws(w, available, uniforms, mix, self.copula, params)
         else:

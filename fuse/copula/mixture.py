@@ -13,7 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .normal import LOG_SQRT_2PI, SQRT_HALF, complete, log_ndtr, ndtri_exp, normal_quantile
+from .normal import (
+    LOG_SQRT_2PI,
+    SQRT_HALF,
+    complete,
+    log_ndtr,
+    log_ndtr_value,
+    ndtri_exp,
+    normal_quantile,
+)
 
 # Reaches float64 rounding from any bracket of `_bracket` (tests/fuse/copula/test_mixture.py).
 SOLVER_STEPS = 12
@@ -168,7 +176,7 @@ def _solve(
     log_scale = log_weights - torch.log(stds) - LOG_SQRT_2PI
     for step in range(SOLVER_STEPS):
         z = (x.unsqueeze(-1) - means) / stds
-        log_tail = torch.logsumexp(log_weights + log_ndtr(z), -1)
+        log_tail = torch.logsumexp(log_weights + log_ndtr_value(z), -1)
         slope = torch.exp(log_scale - 0.5 * z.square() - log_tail.unsqueeze(-1)).sum(-1)
         error = log_tail - log_small
         above = error > 0

@@ -38,7 +38,8 @@ def _expansion(a: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 # Both functions write in place: fresh memory costs more here than the arithmetic. A mask that is
 # almost constant makes torch.where nearly free.
-def _log_ndtr(x: Tensor) -> Tensor:
+def log_ndtr_value(x: Tensor) -> Tensor:
+    """`log_ndtr` where no gradient is asked for: half the time on small tensors."""
     edge, terms = _edge(x.dtype)
     near = (x * -SQRT_HALF).erfc_().mul_(0.5).clamp_min_(torch.finfo(x.dtype).tiny).log_()
     a = (-x).clamp_min_(edge)
@@ -61,7 +62,7 @@ class _LogNdtr(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return _log_ndtr(x)
+        return log_ndtr_value(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -122,7 +123,7 @@ def _tail_quantile(log_p: Tensor) -> Tensor:
     square = -2.0 * log_p - 2.0 * LOG_SQRT_2PI
     x: Tensor = (square - torch.log(square)).sqrt_().neg_()
     for _ in range(2):  # log Phi is almost a parabola here: the second step is rounding
-        value = _log_ndtr(x)
+        value = log_ndtr_value(x)
         x.sub_((value - log_p) / _hazard(x, value))
     return x
 
