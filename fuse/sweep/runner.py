@@ -30,7 +30,7 @@ class How:
     """How a sweep is worked on; no part of what it is.
 
     Attributes:
-        engine: Processes of this machine, tasks of a Ray cluster, or runs of one shape at once.
+        engine: Processes of this machine, or tasks of a Ray cluster.
         jobs: Runs at a time; None for one per core, or one per GPU. With Ray on GPUs the runs
             that share one GPU.
         device: See `trainer.fuse`.
@@ -38,7 +38,7 @@ class How:
         retry: Try failed runs again.
     """
 
-    engine: Literal["local", "ray", "ensemble"] = "local"
+    engine: Literal["local", "ray"] = "local"
     jobs: int | None = None
     device: str = "auto"
     shard: str | None = None
@@ -155,10 +155,6 @@ class _Work:
             from . import engine_ray
 
             return engine_ray.compute(tasks, self._context, self._how.jobs, may, self._stop)
-        if self._how.engine == "ensemble":
-            from . import engine_ensemble
-
-            return engine_ensemble.compute(tasks, self._context, may, self._stop)
         return engine_local.compute(tasks, self._context, parallel(self._how), may, self._stop)
 
     def _may(self) -> bool:
@@ -174,8 +170,8 @@ class _Work:
 
 def parallel(how: How) -> int:
     """How many runs are trained at a time: by default one per core, or one on a GPU."""
-    if how.jobs is not None or how.engine == "ensemble":
-        return how.jobs or 1
+    if how.jobs is not None:
+        return how.jobs
     if how.device != "cpu":
         from ..training.device import choose
 

@@ -53,16 +53,14 @@ class _Member:
         CM2Error: The run cannot be held, begun or continued.
     """
 
-    def __init__(
-        self, run: RunDir, identity: Identity, data: FusionData, sweep: str | None
-    ) -> None:
+    def __init__(self, run: RunDir, identity: Identity, data: FusionData) -> None:
         trainer.require_same(run, identity)
         self.run, self.identity, self.data = run, identity, data
         self.lease = Lease(run.path)
         self.lease.__enter__()
         try:
             trainer.require_same_version(run)
-            self.warnings = trainer.begin(run, identity, data, sweep)
+            self.warnings = trainer.begin(run, identity, data)
             self.seconds = float(run.info["seconds"])
             journal = Commits(run, identity.digest, self.lease.check)
             self.course = Course.open(identity.config, data, journal)
@@ -95,7 +93,6 @@ def train_ensemble(
     chunk: int | None = None,
     progress: Progress = silent,
     stop: Stop | None = None,
-    sweep: str | None = None,
 ) -> list[Outcome]:
     """Train runs of one shape together; finished ones are taken as they are.
 
@@ -107,7 +104,6 @@ def train_ensemble(
         chunk: Runs that are trained at a time; by default as many as memory allows.
         progress: Counts epochs of all runs.
         stop: Asked after every epoch of all runs.
-        sweep: See `trainer.fuse`.
 
     Returns:
         What became of each, in the order of `configs`. A run that fails (its training is no
@@ -137,7 +133,7 @@ def train_ensemble(
         title = f"fuse {config.model} x {len(waiting)}"
         with progress(title, total, "epochs") as advance, reproducible(config.deterministic):
             for start in range(0, len(waiting), chunk):
-                _Chunk(waiting[start : start + chunk], data, errors, sweep).train(advance, stop)
+                _Chunk(waiting[start : start + chunk], data, errors).train(advance, stop)
     return [Outcome(runs[path][0], errors.get(path)) for path in places]
 
 
@@ -148,17 +144,12 @@ class _Chunk:
         waiting: Runs that are not finished.
         data: Their rows.
         errors: Takes what went wrong, by directory.
-        sweep: See `trainer.fuse`.
     """
 
     def __init__(
-        self,
-        waiting: Sequence[Item],
-        data: FusionData,
-        errors: dict[Path, CM2Error],
-        sweep: str | None,
+        self, waiting: Sequence[Item], data: FusionData, errors: dict[Path, CM2Error]
     ) -> None:
-        self.waiting, self.data, self.errors, self.sweep = waiting, data, errors, sweep
+        self.waiting, self.data, self.errors = waiting, data, errors
         self.members: dict[int, _Member] = {}  # by course
 
     def train(self, advance: Callable[[int], None], stop: Stop) -> None:
@@ -176,7 +167,7 @@ class _Chunk:
         said: dict[str, None] = {}
         for run, identity in self.waiting:
             try:
-                member = _Member(run, identity, self.data, self.sweep)
+                member = _Member(run, identity, self.data)
             except CM2Error as error:
                 self.errors[run.path] = error
                 continue

@@ -318,20 +318,3 @@ def test_a_directory_that_holds_something_else_is_refused(finished: SweepDir) ->
         sweep(spec("lr=1e-3,3e-2"), cache, finished.path, how=HERE)
     with pytest.raises(ConfigError, match="is no sweep"):
         sweep(spec(), cache, cache, how=HERE)
-
-
-def test_runs_trained_at_once_are_ranked_like_runs_trained_alone(
-    done: SweepDir, cache: Path
-) -> None:
-    found = sweep(spec(seeds="0:1", keep=1), cache, how=How("ensemble", device="cpu"))
-    for mine, theirs in zip(found.roll().members, done.roll().members, strict=True):
-        assert mine.run.path.name == theirs.run.path.name
-        p, q = (one.run.predictions("val")["p"].to_numpy() for one in (mine, theirs))
-        assert abs(p - q).max() < 1e-4
-    assert [one.setting for one in ranking(rows(found))] == [
-        one.setting for one in ranking(rows(done))
-    ]
-    assert len([*cache.rglob(BEST)]) == 2
-    halved = spec(base={"epochs": "10"}, halving=True)
-    with pytest.raises(ConfigError, match="cannot pause"):
-        sweep(halved, cache, how=How("ensemble", device="cpu"))
