@@ -34,7 +34,10 @@ def main() -> None:
     while line := lines.get():
         outcome = worker(Task.from_json(json.loads(line)), stop)
         idle.set()
-        out.write(json.dumps(outcome.to_json()) + "\n")
+        try:
+            out.write(json.dumps(outcome.to_json()) + "\n")
+        except BrokenPipeError:  # the starter is gone; the run is stored
+            os._exit(1)
 
 
 def _listen(lines: queue.Queue[str], idle: threading.Event) -> None:
