@@ -23,6 +23,7 @@ from cm2.fuse.evaluation.compare import compare
 from cm2.fuse.evaluation.evaluate import evaluate
 from cm2.fuse.evaluation.layout import layout_rows
 from cm2.fuse.group import RunGroup
+from cm2.fuse.methods import find
 from cm2.fuse.training.groups import fuse_group, parse_seeds
 
 VITALS = "HR SysABP DiasABP MAP NISysABP NIDiasABP NIMAP RespRate Temp GCS Urine FiO2 MechVent SaO2"
@@ -36,8 +37,6 @@ BUDGET = {
     "hidden": 64,
     "fusion_hidden": 64,
     "lr": 1e-3,
-    "epochs": 20,
-    "patience": 5,
 }
 METHODS: dict[str, dict[str, object]] = {
     "vitals alone": {"model": "single", "modalities": ("vitals",)},
@@ -49,6 +48,11 @@ METHODS: dict[str, dict[str, object]] = {
     "MedFuse": {"model": "medfuse"},
     "MMTM": {"model": "mmtm"},
     "DAFT": {"model": "daft"},
+    "DrFuse": {"model": "drfuse"},
+    "LSMT": {"model": "lsmt"},
+    "Interleaved": {"model": "interleaved"},
+    "ShaSpec": {"model": "shaspec"},
+    "Flex-MoE": {"model": "flexmoe"},
     "cm2, no alignment": {"align": "none"},
     "cm2, cosine": {"align": "cosine"},
     "cm2, KL": {"align": "kl"},
@@ -127,6 +131,7 @@ def main() -> None:
     parser.add_argument("--views", default="series,summary")
     parser.add_argument("--withheld", default=",".join(WITHHELD), help="conditions")
     parser.add_argument("--methods", default=";".join(METHODS), help="separated by semicolons")
+    parser.add_argument("--epochs", type=int, default=20, help="at most; patience is five")
     parser.add_argument("--format", default="md")
     options = parser.parse_args()
     seeds = parse_seeds(options.seeds)
@@ -139,7 +144,10 @@ def main() -> None:
             for name in names:
                 method = METHODS[name]
                 alone = "modalities" in method  # it reads no labs that could be withheld
-                config = FuseConfig.of({**BUDGET, **method, "drop": () if alone else drop})
+                unread = find(str(method.get("model", "cm2"))).options.unread
+                budget = {k: v for k, v in BUDGET.items() if k not in unread}
+                budget |= {"epochs": options.epochs, "patience": min(5, options.epochs)}
+                config = FuseConfig.of({**budget, **method, "drop": () if alone else drop})
                 group = fuse_group(config, cache, seeds)
                 evaluate(group, cache, "test")
                 groups.append(group)

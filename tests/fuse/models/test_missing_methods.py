@@ -204,19 +204,24 @@ def test_an_even_use_of_the_experts_costs_nothing() -> None:
 
 def test_a_stream_reads_the_mean_of_the_others_that_are_there() -> None:
     torch.manual_seed(0)
-    model, batch = make_model("interleaved", layers=1, grid=3), make_batch()
+    alone = torch.cat([MIXED, torch.tensor([[True, False, False]])])
+    model, batch = make_model("interleaved", layers=1, grid=3), make_batch(alone)
     assert isinstance(model, Interleaved)
-    streams = model.streams(batch, Hyper.of(model.config))
     layer = model.layers[0]
-    mixed = layer(streams, batch.available)
-    pair = layer.cross[0], layer.cross[1]  # type: ignore[index]
-    for zeroed in pair:  # the series hears nothing
-        nn.init.zeros_(zeroed.out.weight)  # type: ignore[union-attr,arg-type]
-        nn.init.zeros_(zeroed.out.bias)  # type: ignore[union-attr,arg-type]
-    deaf = layer(streams, batch.available)
-    changed = (mixed[0] != deaf[0]).flatten(1).any(1)
-    assert torch.equal(changed, MIXED[:, 1:].any(1))
-    assert torch.equal(mixed[1], deaf[1])
+    own, film, report = model.streams(batch, Hyper.of(model.config))
+    said = layer([own, film, report], alone)[0]
+    other = layer([own, torch.randn_like(film), report], alone)[0]
+    assert torch.equal((said != other).flatten(1).any(1), alone[:, 1])
+    with torch.no_grad():  # all that others say to the first stream becomes a constant
+        for m, constant in enumerate((1.0, 3.0)):
+            out = layer.cross[m].out  # type: ignore[index,union-attr]
+            out.weight.zero_()  # type: ignore[union-attr,operator]
+            out.bias.fill_(constant)  # type: ignore[union-attr,operator]
+        layer.maps[0].narrow.weight.zero_()  # type: ignore[index,union-attr]
+        layer.maps[0].narrow.bias.zero_()  # type: ignore[index,union-attr]
+    heard = layer([own, film, report], alone)[0] - layer([own, film, report], alone & False)[0]
+    mean = torch.tensor([2.0, 3.0, 1.0, 1.0, 3.0, 0.0]).reshape(-1, 1, 1).expand_as(heard)
+    torch.testing.assert_close(heard, mean)
 
 
 def test_the_time_of_a_note_changes_what_is_said() -> None:
