@@ -107,7 +107,7 @@ class Interleaved(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        streams = self.streams(batch, hyper)
+        streams = self.on_grid(batch, hyper)
         for layer in self.layers:
             streams = layer(streams, batch.available)
         last = [norm(x[:, -1]) for norm, x in zip(self.norms, streams, strict=True)]
@@ -119,7 +119,7 @@ class Interleaved(FusionModel):
         losses = {"task": binary(logits, batch.y, self.class_weights)}
         return FusionOutput(logits, torch.where(there, stacked, 0.0), losses, {})
 
-    def streams(self, batch: FusionBatch, hyper: Hyper) -> list[Tensor]:
+    def on_grid(self, batch: FusionBatch, hyper: Hyper) -> list[Tensor]:
         """States of every modality on the grid, with their positions, ``(B, G, D)`` each."""
         D, noise = self.config.hidden, batch.noise.get("dropout.tokens")
         steps = torch.arange(len(self.grid), device=self.grid.device)

@@ -208,7 +208,7 @@ def test_a_stream_reads_the_mean_of_the_others_that_are_there() -> None:
     model, batch = make_model("interleaved", layers=1, grid=3), make_batch(alone)
     assert isinstance(model, Interleaved)
     layer = model.layers[0]
-    own, film, report = model.streams(batch, Hyper.of(model.config))
+    own, film, report = model.on_grid(batch, Hyper.of(model.config))
     said = layer([own, film, report], alone)[0]
     other = layer([own, torch.randn_like(film), report], alone)[0]
     assert torch.equal((said != other).flatten(1).any(1), alone[:, 1])
