@@ -3,7 +3,7 @@
 `cm2 extract` encodes every item once into a cache; `cm2 fuse` trains a copula-aligned model
 from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one,
 `load_run` makes a module of a trained run, and `CM2Classifier` trains on arrays in memory, in the
-manner of scikit-learn.
+manner of scikit-learn; `register_model` makes a class of your own one of the methods.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ if TYPE_CHECKING:
     from .extract.own.api import write_cache
     from .fuse.estimator import CM2Classifier
     from .fuse.loaded import load_run
+    from .fuse.methods.own import register_model
 
 __version__ = "0.1.0"
 _HOMES = {
     "CM2Classifier": "fuse.estimator",
     "load_run": "fuse.loaded",
     "open_cache": "cache.dataset",
+    "register_model": "fuse.methods.own",
     "write_cache": "extract.own.api",
 }
 
-__all__ = ["CM2Classifier", "__version__", "load_run", "open_cache", "write_cache"]
+__all__ = [
+    "CM2Classifier",
+    "__version__",
+    "load_run",
+    "open_cache",
+    "register_model",
+    "write_cache",
+]
 
 
 def __getattr__(name: str) -> object:

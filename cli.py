@@ -12,7 +12,7 @@ import typer
 
 from .commands import judging, shared, stages, sweeping
 from .commands.cache import cache_app
-from .commands.methods import list_models
+from .commands.methods import models
 from .commands.reproduce import reproduce
 from .commands.weights import weights_app
 from .errors import CM2Error
@@ -62,7 +62,7 @@ def _register() -> None:
     app.command()(reproduce)
     app.command()(judging.inspect)
     app.command()(judging.ls)
-    app.command("models")(list_models)
+    app.command()(models)
 
 
 def main() -> None:

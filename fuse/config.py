@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 from ..errors import ConfigError
 from .combinations import FROM_COPULA, complaints
 from .drop import Drop
-from .methods import METHODS, Options, find
+from .methods import METHODS, Options, canonical, find
 from .methods import unknown as unknown
 from .published import Published
 
@@ -56,11 +56,11 @@ class FuseConfig(BaseModel):
     )
     model: str = Field(
         "cm2",
-        description=f"Method: {', '.join(MODELS)}. `cm2 models NAME` shows its own options, which "
-        "are given as --set model.OPTION=VALUE.",
+        description=f"Method: {', '.join(MODELS)}, or FILE.py:CLASS. `cm2 models NAME` shows its "
+        "own options, which are given as --set model.OPTION=VALUE.",
     )
     options: SerializeAsAny[Options] = Field(
-        default_factory=Options,
+        default=Options(),
         description="Options of the method itself: --set model.OPTION=VALUE.",
     )
     copula: Literal["independence", "clayton", "frank", "gumbel", "gaussian", "student"] = Field(
@@ -252,10 +252,9 @@ class FuseConfig(BaseModel):
     @classmethod
     def _known_model(cls, value: str) -> str:
         try:
-            find(value)
+            return canonical(value)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        return value
 
     @field_validator("options", mode="wrap")
     @classmethod

@@ -18,6 +18,7 @@ from ..cache.store import Store
 from ..errors import ConfigError, DataError
 from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
+from .methods import short
 from .stream.options import init_of, settled
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class Identity:
     def name(self) -> str:
         """Folder of the run below `CACHE/runs`."""
         modalities = "+".join(modality_names(self.config))
-        return f"{self.config.model}-{self.config.task}-{modalities}"[:80] + f"-{self.digest[:12]}"
+        return (
+            f"{short(self.config.model)}-{self.config.task}-{modalities}"[:80]
+            + f"-{self.digest[:12]}"
+        )
 
 
 def modality_names(config: FuseConfig) -> tuple[str, ...]:

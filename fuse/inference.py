@@ -17,6 +17,7 @@ from ..cache.layout import TRAINING_SUBJECTS
 from ..errors import ConfigError, DataError, LeakageError
 from .config import FuseConfig, unknown
 from .data import FusionData, Rows, load
+from .methods.own import load_again
 from .models import model_class
 from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
 from .random import key
@@ -61,10 +62,12 @@ def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
         keys of the patients it was trained on.
 
     Raises:
-        ConfigError: The run is not finished, or another version of cm2 wrote it.
-        IntegrityError: The checkpoint is not what was written.
+        ConfigError: The run is not finished, another version of cm2 wrote it, or its method is the
+            user's own and its source is not there.
+        IntegrityError: The checkpoint is not what was written, or that source has changed.
     """
     run.require_weights()
+    load_again(run.config.model, run.info.get("source"))
     remedy = f"Remove {run.path} and give its `cm2 fuse` command again."
     tensors, meta = checkpoint.load(run.path / BEST, remedy)
     subjects = tensors.pop(SUBJECTS)

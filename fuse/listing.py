@@ -13,6 +13,7 @@ from ..cache.layout import RUNS
 from ..errors import CM2Error, DataError
 from .group import RunGroup, is_group
 from .identity import modality_names
+from .methods import short
 from .rundir import CONFIG, RunDir
 
 
@@ -67,7 +68,7 @@ def _run(run: RunDir) -> dict[str, Any]:
     return {
         "kind": "run",
         "state": "finished" if run.finished else "unfinished",
-        "model": config.model,
+        "model": short(config.model),
         "task": config.task,
         "modalities": "+".join(modality_names(config)),
         "val_auroc": (run.metrics("val") or {}).get("auroc"),

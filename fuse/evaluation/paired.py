@@ -16,6 +16,7 @@ from ...errors import ConfigError, DataError
 from ..config import FuseConfig
 from ..group import RunGroup
 from ..identity import modality_names
+from ..methods import short
 from ..rundir import RunDir
 from .targets import Wide, target_names, wide
 
@@ -241,7 +242,7 @@ def _base(model: Contender) -> str:
     config = configuration(model)
     if config is None:
         return model.path.stem
-    name = {"cm2": "CM2"}.get(config.model, config.model)
+    name = {"cm2": "CM2"}.get(config.model, short(config.model))
     name = f"{name} ({'+'.join(modality_names(config))})"
     if isinstance(model, RunGroup):
         seeds, folds = len(model.replicates), config.folds

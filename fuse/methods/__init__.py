@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ...errors import ConfigError
 from .availability import AvailabilityOptions
-from .base import NoHead, Options, Recorded
+from .base import Method, NoHead, Options, Recorded
 from .cm2 import CM2Options
 from .daft import DAFTOptions
 from .drfuse import DrFuseOptions
@@ -21,27 +20,9 @@ from .interleaved import InterleavedOptions
 from .lsmt import LSMTOptions
 from .medfuse import MedFuseOptions
 from .mmtm import MMTMOptions
+from .own import OWN, load_file
 from .recipes import PAPER_RECIPE
 from .shaspec import ShaSpecOptions
-
-
-@dataclass(frozen=True)
-class Method:
-    """One entry of the registry.
-
-    Attributes:
-        home: Module below `fuse.models` and class of the network, `module:Class`.
-        options: What the method declares.
-    """
-
-    home: str
-    options: type[Options] = Options
-
-    @property
-    def presets(self) -> tuple[str, ...]:
-        """Names of the presets, the default first."""
-        return tuple(dict.fromkeys(("corrected", *self.options.presets)))
-
 
 METHODS: dict[str, Method] = {
     "cm2": Method("cm2:CM2", CM2Options),
@@ -62,15 +43,35 @@ METHODS: dict[str, Method] = {
 }
 
 
+def canonical(name: str) -> str:
+    """Name of a method as a configuration has it; `FILE.py:CLASS` is loaded.
+
+    Raises:
+        ConfigError: There is no such method; the nearest name is offered.
+    """
+    if name in METHODS or "@" in name:
+        return name
+    if ":" in name:
+        return load_file(name)
+    raise ConfigError(unknown("model", name, METHODS))
+
+
 def find(name: str) -> Method:
     """Find a method by name.
+
+    A method of the user's own that a run names and this process has not loaded takes any options:
+    its predictions can be judged all the same.
 
     Raises:
         ConfigError: There is none; the nearest name is offered.
     """
-    if name not in METHODS:
-        raise ConfigError(unknown("model", name, METHODS))
-    return METHODS[name]
+    name = canonical(name)
+    return METHODS.get(name) or OWN.get(name) or Method("", Recorded)
+
+
+def short(name: str) -> str:
+    """Name of a method for tables and folders: of a method of the user's own the class."""
+    return name.partition("@")[0].rpartition(":")[2]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -87,4 +88,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
 
 
-__all__ = ["METHODS", "PAPER_RECIPE", "Method", "Options", "Recorded", "find", "unknown"]
+__all__ = [
+    "METHODS",
+    "PAPER_RECIPE",
+    "Method",
+    "Options",
+    "Recorded",
+    "canonical",
+    "find",
+    "short",
+    "unknown",
+]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from ..config import FuseConfig
+    from ..models.interface import FusionModel
 
 
 class Options(BaseModel):
@@ -53,4 +55,24 @@ class Recorded(Options):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-__all__ = ["NoHead", "Options", "Recorded"]
+@dataclass(frozen=True)
+class Method:
+    """One entry of the registry.
+
+    Attributes:
+        home: Module below `fuse.models` and class of the network, `module:Class`.
+        options: What the method declares.
+        network: The class itself, of a method that this process has loaded from a file.
+    """
+
+    home: str
+    options: type[Options] = Options
+    network: type[FusionModel] | None = None
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Names of the presets, the default first."""
+        return tuple(dict.fromkeys(("corrected", *self.options.presets)))
+
+
+__all__ = ["Method", "NoHead", "Options", "Recorded"]

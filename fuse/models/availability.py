@@ -21,6 +21,7 @@ class Availability(FusionModel):
     """
 
     Options: ClassVar[type[AvailabilityOptions]] = AvailabilityOptions
+    needs: ClassVar[str] = "which modalities there are"
     absence: ClassVar[str] = "is all it reads"
     uses_all_modalities: ClassVar[bool] = False
     models_interaction: ClassVar[bool] = False

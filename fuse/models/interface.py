@@ -192,6 +192,7 @@ class FusionModel(nn.Module, ABC):
         Options: What the method declares: its own options, presets and their known failures.
         reference: Where the method was published; `plain` where it needs no publication.
         absence: What it does about an absent modality, in a few words.
+        needs: What it reads from the cache, in a few words.
         vmappable: Forward runs under `torch.func.vmap` over stacked parameters.
         uses_all_modalities: Every available modality can change the prediction.
         models_interaction: Modalities meet before the last linear map.
@@ -212,6 +213,7 @@ class FusionModel(nn.Module, ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     reference: ClassVar[str] = "plain"
     absence: ClassVar[str]
+    needs: ClassVar[str] = "a series or vectors of each modality"
     vmappable: ClassVar[bool] = True
     uses_all_modalities: ClassVar[bool] = True
     models_interaction: ClassVar[bool] = True

@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from .. import combinations
 from ..config import MODELS, FuseConfig
 from ..drop import Drop
+from ..inert import unread
 from ..methods import find
 from ..presets import resolve
 from .experiments import Experiment, Line, Options, Setting, method
@@ -276,11 +277,11 @@ def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
 def _tries(line: Line, base: Options, tune: Mapping[str, Sequence[Any]]) -> Iterator[FuseConfig]:
     model = str(line.options["model"])
     own = find(model).options
-    unread = (*own.unread, *(() if model == "cm2" else OF_CM2))
+    idle = (*unread(model), *(() if model == "cm2" else OF_CM2))
     if "series_encoder" in base and "series" in own.model_fields:  # encoders are its own option
         base = {**base, "options": {"series": base["series_encoder"]}}
-    base = {name: value for name, value in base.items() if name not in unread}
-    tune = {name: values for name, values in tune.items() if name not in unread}
+    base = {name: value for name, value in base.items() if name not in idle}
+    tune = {name: values for name, values in tune.items() if name not in idle}
     for values in product(*tune.values()):
         options = {**base, **dict(zip(tune, values, strict=True)), **line.options}
         read = _names(options["modalities"])

@@ -13,6 +13,7 @@ from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
 from ..group import RunGroup, is_group
 from ..identity import identify, modality_names
+from ..methods import short
 from ..rundir import RunDir
 from . import trainer
 
@@ -88,7 +89,8 @@ def fuse_group(
     identities = [identify(one, cache) for one in configs]
     digest = fingerprint([one.digest for one in identities])
     kind = "folds" if every_fold else "seeds"
-    name = f"{kind}-{config.model}-{config.task}-{'+'.join(modality_names(identities[0].config))}"
+    modalities = "+".join(modality_names(identities[0].config))
+    name = f"{kind}-{short(config.model)}-{config.task}-{modalities}"
     path = cache / RUNS / f"{name[:80]}-{digest[:12]}" if out is None else out
     _require_ours(path, digest)
     runs: list[RunDir] = []

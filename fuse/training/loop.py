@@ -14,6 +14,7 @@ from ...progress import Progress, Stop
 from ..config import FuseConfig
 from ..data import FusionData
 from ..inference import forward, precision
+from ..methods import short
 from ..models.interface import FusionOutput, Hyper
 from ..random import order
 from .course import Course, Figures, trained
@@ -47,7 +48,7 @@ def train(
     """
     course = Course.open(config, data, journal, starts)
     rows, judged_on = data.rows("train"), data.rows("val")
-    with progress(f"fuse {config.model}", config.epochs, "epochs") as advance:
+    with progress(f"fuse {short(config.model)}", config.epochs, "epochs") as advance:
         advance(course.epoch - 1)
         last = config.epochs if until is None else until
         while not course.ended and course.epoch <= last:

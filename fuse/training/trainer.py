@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
 from ..identity import Identity, Inputs, differences, identify
+from ..methods.own import source
 from ..rundir import CONFIG, INFO, TRAINER, RunDir
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None =
             status="running",
             device=str(data.device),
             model=identity.config.model,
+            source=source(identity.config.model),
             identity=identity.digest,
             versions={"cm2": __version__, "python": platform.python_version()}
             | {name: version(name) for name in _LIBRARIES},

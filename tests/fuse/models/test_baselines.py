@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -167,48 +166,3 @@ def test_daft_starts_near_the_anchors_own_states() -> None:
     values, mask = model.modulated(states, real, z, batch.available)
     assert torch.equal(values, states[0])
     assert torch.equal(mask, real[0])
-
-
-def auroc(score: Tensor, y: Tensor) -> float:
-    positive, negative = score[y == 1], score[y == 0]
-    return float((positive.unsqueeze(1) > negative).double().mean())
-
-
-def both_needed(n: int, seed: int) -> FusionBatch:
-    """A label that is the sign of a product: neither factor says anything alone."""
-    random = np.random.default_rng(seed)
-    a, b = random.choice([-1.0, 1.0], (2, n))
-    x = {
-        name: torch.from_numpy(
-            np.repeat(sign[:, None, None], 3, 2) + 0.3 * random.normal(size=(n, steps, 3))
-        ).float()
-        for name, sign, steps in (("ehr", a, 4), ("cxr", b, 1))
-    }
-    mask = {name: torch.ones(values.shape[:2], dtype=torch.bool) for name, values in x.items()}
-    y = torch.from_numpy((a * b > 0).astype(np.float32)).unsqueeze(1)
-    return FusionBatch(x, mask, torch.ones(n, 2, dtype=torch.bool), torch.full((n,), 3), y)
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "single"])
-def test_a_label_that_needs_both_modalities_tells_which_methods_let_them_meet(name: str) -> None:
-    specs = (ModalitySpec("ehr", "series", 3), ModalitySpec("cxr", "vector", 3))
-    torch.manual_seed(0)
-    options = {**small(name), "model": name}
-    if name == "cm2":
-        options |= {"copula_dim": 4, "K": 2}
-    model = build(specs, FuseConfig.of(options))
-    train, test = both_needed(400, 1), both_needed(400, 2)
-    model.start([train])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    hyper = Hyper.of(model.config)
-    found = 0.0
-    for step in range(150):
-        for objective in model.objectives(hyper):
-            optimizer.zero_grad()
-            objective.total(model(train, hyper).losses).backward()
-            optimizer.step()
-        if step % 15 == 14:
-            found = auroc(run(model, test)[:, 0], test.y[:, 0])
-            if found > 0.9:
-                break
-    assert found > 0.9 if model.models_interaction else found < 0.65

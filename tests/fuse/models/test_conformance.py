@@ -89,16 +89,18 @@ VARIANTS = [
     *PRESETS,
     *(Subject(str(switch.id), dict(switch.values[0])) for switch in SWITCHES),  # type: ignore[call-overload]
 ]
+TRAINS = ("overfits", "interaction")
+"""Checks that train; they run for presets only."""
 
 
 def cases() -> Iterator[Any]:
     for subject in VARIANTS:
         for name in CHECKS:
-            if name == "overfits" and "preset" not in subject.options:
+            if name in TRAINS and "preset" not in subject.options:
                 continue  # presets only
             why = subject.violates.get(name)
             marks = [pytest.mark.xfail(raises=Violation, strict=True, reason=why)] if why else []
-            if name == "overfits" and subject.options.get("preset") != "corrected":
+            if name in TRAINS and subject.options.get("preset") != "corrected":
                 marks.append(pytest.mark.slow)
             yield pytest.param(subject, name, id=f"{subject.name}-{name}", marks=marks)
 

@@ -20,6 +20,7 @@ from cm2.fuse.evaluation.evaluate import evaluate
 from cm2.fuse.evaluation.looks import Looks
 from cm2.fuse.group import RunGroup, open_runs
 from cm2.fuse.identity import identify
+from cm2.fuse.inert import unread
 from cm2.fuse.rundir import BEST
 from cm2.fuse.training.groups import fuse_group, members, parse_seeds
 from cm2.fuse.training.trainer import fuse
@@ -30,7 +31,8 @@ TINY = {"model": "concat", "hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1
 
 
 def config(**options: object) -> FuseConfig:
-    return FuseConfig.of({**TINY, **options})
+    idle = unread(str(options.get("model", TINY["model"])))
+    return FuseConfig.of({k: v for k, v in TINY.items() if k not in idle} | options)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from cm2.cache import atomic, checkpoint
 from cm2.cache.lease import Lease
 from cm2.errors import BusyError, ConfigError, DataError, IntegrityError, Interrupted
 from cm2.fuse.config import COPULAS, FuseConfig
+from cm2.fuse.inert import unread
 from cm2.fuse.rundir import BEST, CONFIG, LAST, TRAINER, RunDir
 from cm2.fuse.training.trainer import fuse, plan
 from cm2.progress import Stop
@@ -28,7 +29,8 @@ TIMED = {"run.json"}
 
 
 def config(**options: object) -> FuseConfig:
-    return FuseConfig.of({**TINY, **options})
+    idle = unread(str(options.get("model", "cm2")))
+    return FuseConfig.of({k: v for k, v in TINY.items() if k not in idle} | options)
 
 
 def digests(run: Path) -> dict[str, str]:
