@@ -145,7 +145,9 @@ def predict(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="The run to report; others, or a group's seeds, stand beside it."),
+        typer.Argument(
+            help="The run to report, others beside it (a group: its seeds); or a sweep."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The page; default: report.html in the run.", metavar="FILE")
@@ -153,6 +155,13 @@ def report(
     cache: CacheOption = Path("cm2-cache"),
 ) -> None:
     """Write one offline HTML page about a run, with others beside it."""
+    from ..fuse.sweep.book import SweepDir, is_sweep
+
+    if is_sweep(runs[0]):
+        from ..fuse.sweep.report import write_report as write_sweep
+
+        print(write_sweep(SweepDir.open(runs[0]), out or runs[0] / "report.html"))
+        return
     from ..fuse.evaluation.report import write_report
     from ..fuse.group import RunGroup, open_runs
 

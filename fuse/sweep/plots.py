@@ -1,0 +1,156 @@
+"""Figures of the report of a sweep: heat maps, one option at a time, parallel coordinates."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..evaluation.svg import COLOR, DIVERGING, SERIES, draw
+from .axis import shown
+
+_MOST_TICKS = 9
+
+Point = tuple[dict[str, Any], float]
+"""Values of a setting and its score."""
+
+
+def heat_map(
+    name: str,
+    title: str,
+    points: Sequence[Point],
+    across: str,
+    down: str,
+    span: tuple[float, float],
+) -> str:
+    """Draw the mean score by two options, averaged over the others.
+
+    Args:
+        name: Distinct within the page.
+        title: What the map is of.
+        points: Settings.
+        across: Option along x.
+        down: Option along y.
+        span: Lowest and highest score of all maps, for one scale.
+    """
+    columns, lines = _levels(points, across), _levels(points, down)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for i, line in enumerate(lines):
+            for j, column in enumerate(columns):
+                found = [s for v, s in points if v[down] == line and v[across] == column]
+                if not found:
+                    continue
+                mean = statistics.fmean(found)
+                axes.add_patch(_cell(j, i, _shade(mean, span)))
+                axes.text(j, i, f"{mean:.3f}".lstrip("0"), ha="center", va="center", fontsize=7)
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(lines) - 0.5))
+        axes.set_xticks(range(len(columns)), [shown(v) for v in columns])
+        axes.set_yticks(range(len(lines)), [shown(v) for v in lines])
+        axes.set(xlabel=across, ylabel=down, title=title)
+        axes.grid(visible=False)
+
+    size = (1.0 + 0.5 * len(columns), 0.9 + 0.34 * len(lines))
+    return draw(name, f"Mean score by {across} and {down}, {title}", size, paint)
+
+
+def by_option(name: str, points: Sequence[Point], option: str, lines: str | None) -> str:
+    """Draw the score of every setting against one numeric option, and means as lines.
+
+    Args:
+        name: Distinct within the page.
+        points: Settings.
+        option: Option along x, all values numbers.
+        lines: Option of which each value is a line, or None.
+    """
+    groups = _levels(points, lines) if lines else [None]
+    values = [float(v[option]) for v, _ in points]
+    log = min(values) > 0 and max(values) / min(values) >= 30
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for i, group in enumerate(groups):
+            color = SERIES[i % len(SERIES)]
+            part = [(float(v[option]), s) for v, s in points if lines is None or v[lines] == group]
+            x, y = zip(*part, strict=True)
+            axes.plot(x, y, ".", color=color, alpha=0.35, markersize=4)
+            levels = sorted(set(x))
+            means = [statistics.fmean(s for value, s in part if value == level) for level in levels]
+            label = None if group is None else shown(group)
+            axes.plot(levels, means, "o-", color=color, markersize=4, label=label)
+        if log:
+            axes.set_xscale("log")
+        levels = sorted(set(values))
+        if len(levels) <= _MOST_TICKS:
+            axes.set_xticks(levels, [shown(level) for level in levels])
+            axes.minorticks_off()
+        axes.set(xlabel=option, ylabel="score")
+        if lines:
+            axes.legend(title=lines, frameon=False, fontsize=7, title_fontsize=7)
+
+    return draw(name, f"Score by {option}", (4.2, 2.9), paint)
+
+
+def parallel(points: Sequence[Point], names: Sequence[str]) -> str:
+    """Draw every setting as a line through its values and its score, the best ones in front."""
+    levels = {name: _levels(points, name) for name in names}
+    scores = [score for _, score in points]
+    span = (min(scores), max(scores))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for values, score in sorted(points, key=lambda point: point[1]):
+            y = [_place(levels[n].index(values[n]), len(levels[n])) for n in names]
+            y.append((score - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.5)
+            top = score >= np.quantile(scores, 0.9)
+            color = SERIES[1] if top else COLOR["muted"]
+            axes.plot(y, color=color, linewidth=1.4 if top else 0.6, alpha=0.9 if top else 0.35)
+        for i, name in enumerate(names):
+            for k, value in enumerate(levels[name]):
+                place = _place(k, len(levels[name]))
+                axes.text(i, place, f" {shown(value)}", fontsize=6.5, va="center")
+        _score_axis(axes, len(names), span)
+        axes.set_xticks(range(len(names) + 1), [*names, "score"])
+        axes.set_yticks([])
+        axes.set(xlim=(-0.2, len(names) + 0.5), ylim=(-0.06, 1.06))
+
+    width = max(5.0, 1.4 * (len(names) + 1))
+    return draw("parallel", "Every setting as a line; the best tenth in front", (width, 3.2), paint)
+
+
+def _score_axis(axes: Axes, at: int, span: tuple[float, float]) -> None:
+    for place, value in ((0.0, span[0]), (1.0, span[1])):
+        axes.text(at, place, f" {value:.3f}", fontsize=6.5, va="center")
+
+
+def _cell(x: int, y: int, color: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=color, linewidth=0)
+
+
+def _shade(value: float, span: tuple[float, float]) -> str:
+    low, high = span
+    share = 0.5 if math.isclose(low, high) else (value - low) / (high - low)
+    return DIVERGING[round(share * (len(DIVERGING) - 1))]
+
+
+def _levels(points: Sequence[Point], name: str) -> list[Any]:
+    found = {shown(values[name]): values[name] for values, _ in points}
+    return sorted(
+        found.values(),
+        key=lambda v: (0, float(v), "") if isinstance(v, int | float) else (1, 0.0, shown(v)),
+    )
+
+
+def _place(k: int, n: int) -> float:
+    return 0.5 if n == 1 else k / (n - 1)
+
+
+__all__ = ["Point", "by_option", "heat_map", "parallel"]
