@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
@@ -117,6 +118,8 @@ def fuse(
     set_: list[str] | None,
     seeds: str | None,
     device: str,
+    save_steps: int,
+    workers: int,
     show_config: bool,
     dry_run: bool,
     time_limit: float | None,
@@ -161,8 +164,17 @@ def fuse(
         print_json(trainer.plan(settings, cache, out))
         return
     run = trainer.fuse(
-        settings, cache, out, device=device, progress=bars(), stop=stopping(time_limit)
+        settings,
+        cache,
+        out,
+        device=device,
+        progress=bars(),
+        stop=stopping(time_limit),
+        save_steps=save_steps,
+        workers=workers,
     )
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+        return
     metrics = run.metrics("val") or {}
     if as_json:
         print_json({"run": str(run.path), "val": metrics})
@@ -249,6 +261,10 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             help="Train one run for each seed: FIRST:LAST (inclusive) or a list.", metavar="0:4"
         )
         where = typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
+        steps = typer.Option(
+            help="Store the state after every N steps too, not only after epochs.", min=0
+        )
+        ahead = typer.Option(help="Threads that read films ahead in mode stream.", min=0, max=64)
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
             _own("cache", CacheOption, Path("cm2-cache")),
@@ -258,6 +274,8 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("set_", Annotated[list[str] | None, single], None),
             _own("seeds", Annotated[str | None, several], None),
             _own("device", Annotated[str, where], "auto"),
+            _own("save_steps", Annotated[int, steps], 0),
+            _own("workers", Annotated[int, ahead], 2),
             _own("show_config", Annotated[bool, show], False),
             *own,
         ]

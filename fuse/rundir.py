@@ -41,10 +41,12 @@ class RunDir:
 
     Args:
         path: Its directory, which must hold a run; see `open`.
+        writes: Whether this process writes; of several that train one run, only the first does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -141,7 +143,8 @@ class RunDir:
 
     def write_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Store the metrics of a split."""
-        atomic.write_json(self.path / f"{split}_metrics.json", metrics)
+        if self.writes:
+            atomic.write_json(self.path / f"{split}_metrics.json", metrics)
 
     def predictions(self, split: str) -> pa.Table:
         """Predictions of a split, one row per stay.
@@ -160,6 +163,8 @@ class RunDir:
 
     def write_predictions(self, split: str, table: pa.Table) -> None:
         """Store the predictions of a split, and their hash in run.json."""
+        if not self.writes:
+            return
         path = self._predictions(split)
         atomic.write_bytes(path.parent / "RESTRICTED.txt", RESTRICTED.encode())
         digest = atomic.write_parquet(path, table)
@@ -174,12 +179,16 @@ class RunDir:
 
     def update(self, **entries: object) -> None:
         """Replace entries of run.json, whole or not at all."""
+        if not self.writes:
+            return
         path = self.path / INFO
         before = self.info if path.is_file() else {}
         atomic.write_json(path, {**before, **entries})
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Store all epochs so far."""
+        if not self.writes:
+            return
         lines = "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in history)
         atomic.write_bytes(self.path / HISTORY, lines.encode())
 

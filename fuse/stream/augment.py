@@ -31,7 +31,7 @@ def augmented(films: Tensor, noise: Tensor, crop: int) -> Tensor:
     """
     n, side = len(films), films.shape[-1]
     u = noise.to(torch.float32)
-    flip = torch.where(u[:, 0] < FLIP, -1.0, 1.0)
+    flip = 1 - 2 * (u[:, 0] < FLIP).to(u.dtype)
     angle = (2 * u[:, 1] - 1) * math.radians(DEGREES)
     shift = torch.round((2 * u[:, 2:4] - 1) * SHIFT * side)  # whole pixels, as torchvision does
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * u[:, 4]
@@ -44,7 +44,7 @@ def augmented(films: Tensor, noise: Tensor, crop: int) -> Tensor:
     )
     theta = torch.stack(rows, 1)  # (n, 2, 3)
     share = crop / side
-    theta = theta * torch.tensor([share, share, 2 / side], device=theta.device)
+    theta = theta * theta.new_tensor([share, share, 2 / side])
     grid = affine_grid(theta, [n, 1, crop, crop], align_corners=False)
     values = films.unsqueeze(1).to(torch.float32)
     cut = grid_sample(values, grid, mode="nearest", padding_mode="zeros", align_corners=False)
@@ -59,7 +59,7 @@ def centre(films: Tensor, crop: int) -> Tensor:
 
 def normalised(grey: Tensor) -> Tensor:
     """Scale grey values ``(n, H, W)`` as `extract` does, three equal channels: ``(n, 3, H, W)``."""
-    mean, std = (torch.tensor(v, device=grey.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    mean, std = (grey.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     scaled: Tensor = (grey.unsqueeze(1) / 255 - mean) / std
     return scaled
 

@@ -105,6 +105,10 @@ class StreamData(FusionData):
                 for future in ahead:
                     future.cancel()
 
+    def reading(self, workers: int) -> StreamData:
+        """Read items ahead with so many threads; 0 reads them when a batch is asked for."""
+        return replace(self, loading=Loading(workers))
+
     def report(self) -> dict[str, Any]:
         """How many items this process has read, and how long training waited for them."""
         loading = self.loading

@@ -24,7 +24,7 @@ from ..random import key
 from .augment import NUMBERS
 from .batch import RawBatch
 from .options import RANDOM, init_of, trunk_of
-from .processes import add_gradients, gather, share
+from .processes import add_gradients, gather, same_everywhere, share
 from .trunks import FilmTrunk, Trunk
 
 AUGMENT = "augment."
@@ -104,8 +104,9 @@ class Streamed(FusionModel):
         return {**super().rates(), **own}
 
     def combine_gradients(self) -> None:
-        """Add up the gradients of the trunks over all processes."""
+        """Add up the gradients of the trunks over all processes, and take the first one's norms."""
         add_gradients(self.trunks.parameters())
+        same_everywhere(self.trunks.buffers())  # statistics of batch norms
 
     def trunk(self, modality: str) -> Trunk:
         """Trunk of a modality."""

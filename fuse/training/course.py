@@ -106,6 +106,21 @@ class Course:
             self.state.keep_best()
         return figures
 
+    def pause(self, steps: int, meter: Meter, judged: Figures) -> None:
+        """Keep an epoch that is under way.
+
+        Args:
+            steps: How many of its steps are done.
+            meter: Their losses.
+            judged: Its validation, if that came first.
+        """
+        self.state.partial = {
+            "steps": steps,
+            "losses": meter.content(),
+            "judged": {name: _finite(value) for name, value in judged.items()},
+        }
+        self.journal.commit(self.state)
+
     def commit(self, *parts: Mapping[str, float | None]) -> None:
         """Keep the epoch that was trained just now, with all figures about it."""
         row: dict[str, Any] = {
@@ -115,6 +130,7 @@ class Course:
         for part in parts:
             row |= {name: _finite(value) for name, value in part.items()}
         self.state.history.append(row)
+        self.state.partial = {}
         self.journal.commit(self.state)
 
 

@@ -38,7 +38,8 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     }
 
     def save(name: str, tensors: dict[str, Tensor]) -> None:
-        checkpoint.save(run.path / name, {**tensors, SUBJECTS: subjects}, meta)
+        if run.writes:
+            checkpoint.save(run.path / name, {**tensors, SUBJECTS: subjects}, meta)
 
     model = state.model
     save(LAST, model.state_dict())
@@ -51,7 +52,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     run.write_metrics("val", {"task": config.task, **summarise(predictions)})
 
     learned = model.describe(data.batches(data.rows("val")))
-    if learned is not None:
+    if learned is not None and run.writes:
         weights = {n: parts["origin"] for n, parts in identity.spaces.items() if parts["origin"]}
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())
         atomic.write_json(run.path / LEARNED, {**learned, "weights_note": note})

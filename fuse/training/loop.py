@@ -30,6 +30,7 @@ def train(
     stop: Stop,
     starts: Mapping[str, Weights] | None = None,
     until: int | None = None,
+    every: int = 0,
 ) -> TrainerState:
     """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
 
@@ -41,6 +42,7 @@ def train(
         stop: Asked after every epoch.
         starts: Weights in files from which the encoders of a new run start, by modality.
         until: Pause after so many epochs; None goes on to the end.
+        every: Steps after which an epoch that is under way is kept too; 0 for never.
 
     Raises:
         ConfigError: A loss or gradient is not finite.
@@ -52,10 +54,15 @@ def train(
         advance(course.epoch - 1)
         last = config.epochs if until is None else until
         while not course.ended and course.epoch <= last:
-            judged: Figures = {}
-            if config.published.validate_first:
+            judged: Figures = course.state.partial.get("judged", {})
+            if config.published.validate_first and not judged:
                 judged = course.judge(forward(course.model, data, judged_on), data)
-            losses = _train_epoch(course, data)
+            meter = Meter()
+            for step, meter in _steps(course, data):
+                if every and step % every == 0:
+                    course.pause(step, meter, judged)
+                    stop.check(f"step {step} of epoch {course.epoch} of {journal.name} is stored")
+            losses = trained(meter.means())
             figures = course.model.refresh(course.epoch, data.batches(rows))
             judged = judged or course.judge(forward(course.model, data, judged_on), data)
             course.commit(losses, judged, figures)
@@ -81,7 +88,12 @@ def reproducible(deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(strict)
 
 
-def _train_epoch(course: Course, data: FusionData) -> Figures:
+def _steps(course: Course, data: FusionData) -> Iterator[tuple[int, Meter]]:
+    """Train one epoch from its first step that is not done.
+
+    Yields:
+        After every step, how many are done, and their losses.
+    """
     model, optimizer, config = course.model, course.state.optimizer, course.config
     epoch = course.epoch
     hyper = Hyper.of(config, epoch)
@@ -89,11 +101,13 @@ def _train_epoch(course: Course, data: FusionData) -> Figures:
     named = dict(model.named_parameters())
     rows = data.rows("train")
     rows = rows[order(config.seed, "order", data.keys[rows], epoch)]
-    meter = Meter()
+    done = int(course.state.partial.get("steps", 0))
+    meter = Meter.of(course.state.partial.get("losses", {}), data.device)
     noise = model.noise(training=True)
     steps = -(-len(rows) // config.batch_size)
-    batches = data.batches(rows, config.batch_size, noise, config.seed, epoch)
-    for step, batch in enumerate(batches, 1):
+    left = rows[done * config.batch_size :]
+    batches = data.batches(left, config.batch_size, noise, config.seed, epoch)
+    for step, batch in enumerate(batches, done + 1):
         total = torch.zeros((), dtype=torch.float64, device=data.device)
         for objective in model.objectives(hyper):
             optimizer.zero_grad(set_to_none=True)
@@ -115,4 +129,4 @@ def _train_epoch(course: Course, data: FusionData) -> Figures:
             total += loss.detach()
             meter.add(output.losses)
         meter.add_loss(total, len(batch.y))
-    return trained(meter.means())
+        yield step, meter

@@ -1,4 +1,4 @@
-"""The state of a run between two epochs: one file, one commit."""
+"""The state of a run between two epochs, or on request between two steps: one file, one commit."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ class TrainerState:
         optimizer: Its optimiser.
         history: One mapping per epoch.
         best: Weights and buffers of the best epoch so far.
+        partial: Of an epoch that is under way the steps done, sums of losses, and its validation
+            if that came first; empty between epochs.
     """
 
     model: FusionModel
     optimizer: torch.optim.Optimizer
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    partial: dict[str, Any] = field(default_factory=dict)
 
     def keep_best(self) -> None:
         """Remember the present weights and buffers as the best."""
         self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
     def save(self, folder: Path, identity: str) -> None:
-        """Commit the state of a whole epoch.
+        """Commit the state.
 
         Args:
             folder: Directory of the run.
@@ -47,7 +50,8 @@ class TrainerState:
         tensors |= {f"best/{name}": t for name, t in self.best.items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": value for name, value in entry.items()}
-        checkpoint.save(folder / TRAINER, tensors, {"identity": identity, "history": self.history})
+        meta = {"identity": identity, "history": self.history, "partial": self.partial}
+        checkpoint.save(folder / TRAINER, tensors, meta)
 
     def load(self, folder: Path, identity: str) -> bool:
         """Continue from the last whole epoch.
@@ -74,6 +78,7 @@ class TrainerState:
         self.model.load_state_dict(parts["model"])
         self.best = parts["best"]
         self.history = meta["history"]
+        self.partial = meta.get("partial", {})
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, entry = name.partition("/")
@@ -84,7 +89,7 @@ class TrainerState:
 
 
 class Journal(Protocol):
-    """Where whole epochs are kept, so that a stopped training continues after the last one."""
+    """Where the state is kept, so that a stopped training continues after what was kept last."""
 
     name: str
 
@@ -114,6 +119,8 @@ class Commits:
 
     def commit(self, state: TrainerState) -> None:
         """Commit the state, then the history."""
+        if not self.run.writes:
+            return
         self.held()
         state.save(self.run.path, self.identity)
         self.run.write_history(state.history)

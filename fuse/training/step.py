@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,19 @@ class Meter:
     def __init__(self) -> None:
         self._total: dict[str, Tensor] = {}
         self._rows: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], device: torch.device) -> Meter:
+        """Continue from what `content` gave."""
+        meter = cls()
+        for name, (total, rows) in content.items():
+            meter._total[name] = torch.tensor(total, dtype=torch.float64, device=device)
+            meter._rows[name] = torch.tensor(rows, device=device)
+        return meter
+
+    def content(self) -> dict[str, list[float]]:
+        """Sum and count of each loss of a single run, as JSON."""
+        return {n: [float(t), int(self._rows[n])] for n, t in self._total.items()}
 
     def add(self, losses: Mapping[str, RowLoss]) -> None:
         """Count losses by row, ``(B,)`` or ``(E, B)``."""

@@ -6,8 +6,10 @@ torch is imported only when there is something to train.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,6 +44,8 @@ def fuse(
     inputs: Inputs | None = None,
     until: int | None = None,
     sweep: str | None = None,
+    save_steps: int = 0,
+    workers: int = 2,
 ) -> RunDir:
     """Train one run and judge it on the validation stays.
 
@@ -55,11 +59,13 @@ def fuse(
         out: Directory of the run; by default one below `CACHE/runs` named by its identity.
         device: `cpu`, `cuda`, or `auto` for what is there; no part of the run's identity.
         progress: Counts epochs.
-        stop: Asked after every epoch.
+        stop: Asked after every epoch, and whenever the state is stored.
         inputs: What was read of the cache already.
         until: Pause after so many epochs: the run is left unfinished, and a later call goes on.
         sweep: The sweep that trains the run and may drop its weights; a call without one takes
             the run over for good.
+        save_steps: Steps after which an epoch that is under way is stored too; 0 for never.
+        workers: Threads that read items ahead in mode stream.
 
     Raises:
         ConfigError: The configuration cannot be meant, or `out` holds another run.
@@ -72,11 +78,14 @@ def fuse(
     run = RunDir(_folder(identity, cache, out))
     require_same(run, identity)
     if not serves(run, sweep):
-        with Lease(run.path) as lease:
-            if not serves(run, sweep):
-                job = _Job(device, progress, stop or never(), until, sweep)
-                _train(run, identity, inputs, lease, job)
-    if sweep is None and run.info.get("sweep"):
+        job = _Job(device, progress, stop or never(), until, sweep, save_steps, workers)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _train_together(run, identity, inputs, job)
+        else:
+            with Lease(run.path) as lease:
+                if not serves(run, sweep):
+                    _train(run, identity, inputs, lease.check, job)
+    if sweep is None and run.info.get("sweep") and run.writes:
         run.update(sweep=None)
     return run
 
@@ -89,11 +98,37 @@ class _Job(NamedTuple):
     stop: Stop
     until: int | None
     sweep: str | None
+    save_steps: int
+    workers: int
 
 
 def serves(run: RunDir, sweep: str | None = None) -> bool:
     """Whether nothing is left to train; a sweep needs no weights."""
     return run.finished and (sweep is not None or not run.without_weights)
+
+
+def _train_together(run: RunDir, identity: Identity, inputs: Inputs, job: _Job) -> None:
+    """Train in the processes that `torchrun` started; the first of them writes."""
+    if identity.config.mode != "stream":
+        raise ConfigError(
+            "Several processes train one model in mode = 'stream' only: give --mode stream, or "
+            "the command without torchrun (a cached run takes seconds)."
+        )
+    from ..stream import processes
+    from .device import choose
+
+    place = choose(job.device)
+    if place.type == "cuda":
+        place = choose(f"cuda:{processes.local()}")
+    with processes.joined(place):
+        job = job._replace(device=str(place), stop=processes.SharedStop(job.stop))
+        if processes.rank() == 0:
+            with Lease(run.path) as lease:
+                _train(run, identity, inputs, lease.check, job)
+        else:
+            job = job._replace(progress=silent)
+            _train(RunDir(run.path, writes=False), identity, inputs, lambda: None, job)
+        processes.barrier()
 
 
 def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, Any]:
@@ -150,7 +185,10 @@ def require_same(run: RunDir, identity: Identity) -> None:
         )
 
 
-def _train(run: RunDir, identity: Identity, inputs: Inputs, lease: Lease, job: _Job) -> None:
+def _train(
+    run: RunDir, identity: Identity, inputs: Inputs, held: Callable[[], None], job: _Job
+) -> None:
+    from ..stream import processes
     from .device import choose
     from .finish import finish
     from .history import ended
@@ -158,18 +196,32 @@ def _train(run: RunDir, identity: Identity, inputs: Inputs, lease: Lease, job: _
     from .state import Commits
 
     require_same_version(run)
-    data = inputs.load(identity).to(choose(job.device))
-    for line in begin(run, identity, data, job.sweep):
+    data = inputs.load(identity).to(choose(job.device)).reading(job.workers)
+    if identity.config.trunk_norm == "sync" and data.device.type != "cuda":
+        raise ConfigError(
+            "trunk_norm = 'sync' averages batch norms over processes on GPUs only. On a CPU take "
+            "frozen, or a network with group norm such as resnet34_gn."
+        )
+    said = begin(run, identity, data, job.sweep)
+    processes.barrier()  # the others read what the first one wrote
+    for line in said if run.writes else ():
         _log.warning(line)
     before, clock = float(run.info["seconds"]), time.monotonic()
     try:
         with reproducible(identity.config.deterministic):
-            journal = Commits(run, identity.digest, lease.check)
+            journal = Commits(run, identity.digest, held)
             state = train(
-                run.config, data, journal, job.progress, job.stop, identity.starts, job.until
+                identity.config,
+                data,
+                journal,
+                job.progress,
+                job.stop,
+                identity.starts,
+                job.until,
+                job.save_steps,
             )
             run.write_history(state.history)
-            lease.check()
+            held()
             if not ended(state.history, identity.config):
                 return
             finish(run, data, state, identity)
@@ -215,7 +267,8 @@ def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None =
     cautions = [parts["caution"] for parts in identity.spaces.values() if parts["caution"]]
     balanced = identity.config.class_weight == "balanced"
     said = checks.warnings(counts, untrained, balanced, cautions)
-    atomic.write_json(run.path / CONFIG, identity.record)
+    if run.writes:
+        atomic.write_json(run.path / CONFIG, identity.record)
     if not (run.path / INFO).is_file():
         run.update(
             status="running",
@@ -243,6 +296,8 @@ def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None =
 
 def conclude(run: RunDir) -> None:
     """Say that the run is finished, and remove what only its continuation needed."""
+    if not run.writes:
+        return
     run.update(status="finished", finished=_now())
     (run.path / TRAINER).unlink(missing_ok=True)
 
