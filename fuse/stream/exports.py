@@ -40,7 +40,7 @@ def encoders_of(model: FusionModel, data: FusionData, config: FuseConfig) -> dic
                     "columns": list(spec.columns),
                 }
     if isinstance(model, Streamed) and isinstance(data, StreamData):
-        for i, m in enumerate(model.streams):
+        for i, m in enumerate(model.trunked):
             name = data.specs[m].name
             trunk, films = model.trunk(name), data.items[name]
             if isinstance(trunk, FilmTrunk) and isinstance(films, Films):

@@ -41,8 +41,8 @@ class Streamed(FusionModel):
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
-        self.streams = [m for m, spec in enumerate(self.specs) if spec.view == LEARNED]
-        self.trunks = nn.ModuleList(make_trunk(self.specs[m].name, config) for m in self.streams)
+        self.trunked = [m for m, spec in enumerate(self.specs) if spec.view == LEARNED]
+        self.trunks = nn.ModuleList(make_trunk(self.specs[m].name, config) for m in self.trunked)
 
     def encoded(self, batch: FusionBatch) -> FusionBatch:
         """Encode the items of a batch.
@@ -52,7 +52,7 @@ class Streamed(FusionModel):
         if not isinstance(batch, RawBatch):
             raise ConfigError("A model with trunks reads items; this batch holds vectors already.")
         x = dict(batch.x)
-        for m, trunk in zip(self.streams, self.trunks, strict=True):
+        for m, trunk in zip(self.trunked, self.trunks, strict=True):
             name = self.specs[m].name
             real = batch.mask[name] & batch.available[:, m : m + 1]  # (B, L)
             learns = batch.number > self.config.freeze_trunk_epochs
@@ -73,7 +73,7 @@ class Streamed(FusionModel):
         """What the method draws, and the augmentation of every film."""
         shapes = super().noise(training)  # type: ignore[safe-super]
         if training and self.config.augment:
-            for m, trunk in zip(self.streams, self.trunks, strict=True):
+            for m, trunk in zip(self.trunked, self.trunks, strict=True):
                 if isinstance(trunk, FilmTrunk):
                     shapes[AUGMENT + self.specs[m].name] = (NUMBERS,)
         return shapes
@@ -110,7 +110,7 @@ class Streamed(FusionModel):
 
     def trunk(self, modality: str) -> Trunk:
         """Trunk of a modality."""
-        names = [self.specs[m].name for m in self.streams]
+        names = [self.specs[m].name for m in self.trunked]
         return cast(Trunk, self.trunks[names.index(modality)])
 
     def begin(self, starts: Mapping[str, Weights]) -> None:
