@@ -29,6 +29,7 @@ FROZEN = {"lr_trunk": 1e-30, "trunk_norm": "frozen", "augment": False}
 
 
 def main() -> None:
+    """Train every arm on every fold and seed, and print one line for each arm."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--data", type=Path, help="source of the films, for the third arm")
@@ -87,6 +88,7 @@ def main() -> None:
 
 
 def fused(cache: Path, options: dict[str, object]) -> tuple[RunDir, float]:
+    """Train a run, and say how many seconds it took."""
     began = time.monotonic()
     run = fuse(FuseConfig.of(options), cache, device="cpu")
     return run, time.monotonic() - began
