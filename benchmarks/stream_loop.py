@@ -140,9 +140,8 @@ def main() -> None:
     for machine, (peak, reached, left) in MACHINES.items():
         rate = peak * reached * left / FLOP_PER_FILM
         hours = films * epochs * 4 / 3 / rate / 3600  # a third more to renew statistics
-        print(
-            f"estimate, {machine}: {rate:.0f} films/s, {hours:.2f} h a run, {hours * seeds:.1f} h for {seeds} seeds"
-        )
+        words = f"{rate:.0f} films/s, {hours:.2f} h a run, {hours * seeds:.1f} h for {seeds} seeds"
+        print(f"estimate, {machine}: {words}")
 
 
 def plain_network(name: str) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
