@@ -22,7 +22,7 @@ from benchmarks.timing import in_turns
 from cm2.fuse.config import MODELS, FuseConfig
 from cm2.fuse.inference import build
 from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec, pattern_ids
-from cm2.fuse.training.loop import make_optimizer
+from cm2.fuse.training.course import make_optimizer
 
 SPECS = (
     ModalitySpec("ehr", "series", 76),
