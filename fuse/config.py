@@ -169,8 +169,10 @@ class FuseConfig(BaseModel):
         "own: at the rate of the networks they would stay where they start.",
     )
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
-    scheduler: Literal["none", "plateau"] = Field(
-        "none", description="`plateau` halves the rate after 10 epochs without a lower loss."
+    scheduler: Literal["none", "plateau", "cosine"] = Field(
+        "none",
+        description="`plateau` halves the rate after 10 epochs without a lower loss; `cosine` lets "
+        "it fall to 0 by the last epoch.",
     )
     clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 switches clipping off.")
     seed: int = Field(0, ge=0, description="Seed of every random stream.")

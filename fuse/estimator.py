@@ -65,8 +65,10 @@ def _parameters() -> dict[str, Parameter]:
     """Parameters of the classifier: its own, then the fields of FuseConfig."""
     own = {"modalities": None, "validation_fraction": 0.2, "device": "auto"}
     fields = {
-        # a nested model is None here: scikit-learn wants plain defaults
-        name: None if isinstance(field.default, BaseModel) else field.default
+        # what is nested is None here: scikit-learn wants plain defaults
+        name: None
+        if isinstance(field.default, BaseModel) or field.default_factory
+        else field.default
         for name, field in FuseConfig.model_fields.items()
         if name not in OF_A_CACHE
     }

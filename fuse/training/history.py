@@ -5,6 +5,7 @@ All of it is a function of the history alone, so a resumed run needs no other st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +47,14 @@ def learning_rate(history: Epochs, config: FuseConfig) -> float:
     """Learning rate of the next epoch.
 
     `plateau` halves it when the validation loss has not fallen for more than ten epochs (paper,
-    appendix; the behaviour of `torch.optim.lr_scheduler.ReduceLROnPlateau`).
+    appendix; the behaviour of `torch.optim.lr_scheduler.ReduceLROnPlateau`). `cosine` falls along
+    half a wave from the first epoch to the end of the last (Loshchilov and Hutter, ICLR 2017).
     """
     rate = config.lr
     if config.scheduler == "none":
         return rate
+    if config.scheduler == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * len(history) / config.epochs))
     lowest, waited = float("inf"), 0
     for row in history:
         # a relative threshold, so that rounding is no progress

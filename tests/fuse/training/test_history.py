@@ -99,3 +99,16 @@ def test_a_label_without_two_classes_in_training_is_named() -> None:
 def test_balanced_classes_are_said_to_shift_probabilities() -> None:
     (said,) = warnings(counts(), [], balanced=True)
     assert "recalibrate" in said
+
+
+def test_the_cosine_schedule_is_that_of_torch_and_a_function_of_the_history() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    config = FuseConfig(lr=0.1, scheduler="cosine", epochs=12)
+    history: list[dict[str, float | int | None]] = []
+    for epoch in range(12):
+        assert learning_rate(history, config) == pytest.approx(optimizer.param_groups[0]["lr"])
+        history.append({"epoch": epoch + 1, "val_loss": 1.0, "val_auroc": 0.5})
+        optimizer.step()
+        theirs.step()
+    assert learning_rate(history, config) == pytest.approx(0.0)

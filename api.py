@@ -1,0 +1,174 @@
+"""The commands as functions: `cm2.extract`, `cm2.fuse`, `cm2.evaluate`, `cm2.compare`.
+
+Options have the names, defaults and meanings of the command line; nothing is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .extract.summary import ExtractSummary
+    from .fuse.group import RunGroup
+    from .fuse.rundir import RunDir
+
+Place = str | Path
+
+
+class Stage(ModuleType):
+    """A package that is also the command of its name, so that `cm2.fuse(...)` trains."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function of this name in `cm2.api`."""
+        command: Callable[..., Any] = globals()[self.__name__.rpartition(".")[2]]
+        return command(*args, **options)
+
+
+def extract(cache: Place, **options: Any) -> ExtractSummary:
+    """Stage one: build the cohort if it is absent, then encode every item of a modality once.
+
+    Args:
+        cache: Folder of the cache.
+        options: The options of `cm2 extract`: `data`, `modality`, `encoder`, `weights` and so on.
+
+    Returns:
+        What was encoded, linked, rejected and left out.
+
+    Raises:
+        ConfigError: An unknown option, or options that contradict each other.
+        DataError: The source is missing or damaged.
+        RejectsError: Everything is stored, but more items than allowed could not be read.
+    """
+    from .extract.config import ExtractConfig
+    from .extract.runner import extract as run
+    from .options import validated
+
+    return run(validated(ExtractConfig, {"cache": cache, **_texts(options)}))
+
+
+def fuse(
+    cache: Place,
+    *,
+    out: Place | None = None,
+    seeds: Sequence[int] = (),
+    device: str = "auto",
+    **options: Any,
+) -> RunDir | RunGroup:
+    """Stage two: train one run, or a group of them, and judge it on the validation stays.
+
+    Args:
+        cache: Folder of the cache.
+        out: Directory of the run or group; by default one place per identity.
+        seeds: Train one run for each seed.
+        device: auto, cpu, cuda or cuda:INDEX.
+        options: The options of `cm2 fuse`: `task`, `model`, `copula`, `preset` and so on. `folds`
+            without `fold` trains every fold.
+
+    Returns:
+        The run; a group for several seeds or folds.
+
+    Raises:
+        ConfigError: An unknown option, or options that contradict each other.
+        DataError: There is nothing to train or to choose by.
+    """
+    from .fuse.config import FuseConfig
+    from .fuse.training import groups, trainer
+
+    config = FuseConfig.of(options)
+    place = None if out is None else Path(out)
+    every_fold = config.folds > 0 and "fold" not in options
+    if seeds or every_fold:
+        return groups.fuse_group(
+            config, Path(cache), tuple(seeds), every_fold, place, device=device
+        )
+    return trainer.fuse(config, Path(cache), place, device=device)
+
+
+def evaluate(
+    run: Place,
+    cache: Place,
+    split: str = "test",
+    *,
+    bootstrap: int = 1000,
+    unit: str = "patient",
+    by: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    threshold: str = "",
+    recalibrate: str = "none",
+) -> dict[str, Any]:
+    """Judge a finished run or group; every look at the test stays is counted in its run.json.
+
+    Args:
+        run: Directory of a run or a group.
+        cache: Its cache, or that of another hospital: an external validation.
+        split: val, test or all.
+        bootstrap: Bootstrap replicates; 0 for no intervals.
+        unit: What is resampled: patient or stay.
+        by: Subgroups by columns of the cohort, such as `sex` and `age:40/65`.
+        drop: Modalities withheld from a share of the stays, such as `cxr=0.5`.
+        threshold: How a threshold is fixed on validation, such as `sensitivity=0.9`.
+        recalibrate: Correct probabilities on validation: none, platt or isotonic.
+
+    Returns:
+        What `<split>_metrics.json` of the run holds.
+
+    Raises:
+        ConfigError: The run is not finished, or a look that cannot be meant.
+        DataError: No stay of the split has a known target.
+    """
+    from .fuse.evaluation.evaluate import evaluate as judge
+    from .fuse.evaluation.looks import Looks
+    from .fuse.group import open_runs
+
+    (opened,) = open_runs([Path(run)])
+    looks = Looks(tuple(by), tuple(drop), threshold, recalibrate)
+    return judge(opened, Path(cache), split, looks=looks, replicates=bootstrap, unit=unit)
+
+
+def compare(
+    runs: Sequence[Place],
+    *,
+    baseline: Place | None = None,
+    predictions: Sequence[Place] = (),
+    split: str = "test",
+    metrics: Sequence[str] = ("auroc", "aupr"),
+    bootstrap: int = 1000,
+) -> list[dict[str, Any]]:
+    """Compare runs and groups on the same stays: paired bootstrap, DeLong, Holm.
+
+    Args:
+        runs: Directories of judged runs and groups.
+        baseline: What they are compared with; the last of them by default.
+        predictions: Files of other programs, with the columns stay_id and p.
+        split: val or test.
+        metrics: The first one is the primary.
+        bootstrap: Bootstrap replicates.
+
+    Returns:
+        One row for each contender and metric, see `cm2 compare --json`.
+
+    Raises:
+        ConfigError: An unknown metric, or runs of different tasks.
+        DataError: Predictions are missing, or no stay is common.
+    """
+    from .fuse.evaluation.compare import compare as judge
+    from .fuse.evaluation.paired import Outside
+    from .fuse.group import open_runs
+
+    opened = open_runs([Path(run) for run in runs])
+    reference = opened[-1] if baseline is None else open_runs([Path(baseline)])[0]
+    outside = [Outside.read(Path(file)) for file in predictions]
+    return judge(
+        [*opened, *outside], reference, split, metrics=tuple(metrics), replicates=bootstrap
+    )
+
+
+def _texts(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the command line gives them: one modality is a list of one."""
+    return {n: [v] if n == "modality" and isinstance(v, str) else v for n, v in options.items()}
+
+
+__all__ = ["Stage", "compare", "evaluate", "extract", "fuse"]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cm2
+from cm2.errors import ConfigError
+from cm2.fuse.group import RunGroup
+from cm2.fuse.rundir import RunDir
+
+SMALL = {"hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1e-2, "model": "concat"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    random = np.random.default_rng(0)
+    ids = np.arange(150)
+    x = random.normal(size=(150, 3))
+    sign = np.where(x[:, 0] > 0, 1, 0)
+    lines = [f"{i},{i},{y}" for i, y in zip(ids, sign, strict=True)]
+    (folder / "stays.csv").write_text("stay_id,subject_id,y_ihm\n" + "\n".join(lines))
+    np.savez(folder / "labs.npz", stay_id=ids, values=x.astype(np.float32))
+    done = cm2.extract(
+        folder / "C", stays=folder / "stays.csv", modality=f"labs={folder / 'labs.npz'}"
+    )
+    assert done.tasks
+    return folder / "C"
+
+
+def test_the_commands_are_functions_with_their_options(cache: Path) -> None:
+    run = cm2.fuse(cache, **SMALL)
+    assert isinstance(run, RunDir)
+    assert run.finished
+    found = cm2.evaluate(run.path, cache, bootstrap=20)
+    assert found["auroc"]["value"] > 0.6
+    assert run.info["looks"] == {"test": 1}
+    other = cm2.fuse(cache, model="availability", epochs=1)
+    cm2.evaluate(other.path, cache, bootstrap=20)
+    rows = cm2.compare([run.path, other.path], bootstrap=20, metrics=("auroc",))
+    assert [row["metric"] for row in rows] == ["auroc", "auroc"]
+    assert rows[0]["difference"] > 0
+
+
+def test_several_seeds_are_a_group(cache: Path) -> None:
+    group = cm2.fuse(cache, seeds=(0, 1), **SMALL)
+    assert isinstance(group, RunGroup)
+    assert [run.config.seed for run in group.members] == [0, 1]
+
+
+def test_unknown_options_are_refused_with_the_nearest(cache: Path) -> None:
+    with pytest.raises(ConfigError, match="lambda_cop"):
+        cm2.fuse(cache, lamda_cop=1)
+    with pytest.raises(ConfigError, match="modality"):
+        cm2.extract(cache, modalityy="ehr")
+
+
+def test_a_stage_is_still_the_package_of_its_name() -> None:
+    from cm2.fuse.config import FuseConfig
+
+    assert cm2.fuse.config.FuseConfig is FuseConfig
+
+
+def test_the_public_names_are_few_and_import_nothing_heavy() -> None:
+    assert len(cm2.__all__) <= 13  # twelve and the version
+    code = "import sys, cm2; cm2.fuse; cm2.extract; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in cm2.__all__:
+        assert getattr(cm2, name) is not None
