@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ...progress import never, silent
@@ -15,20 +16,24 @@ SAMPLE = {"train": 512, "val": 128}
 """Stays of each split that are timed."""
 
 
-def seconds_per_epoch(config: FuseConfig, data: FusionData) -> float:
+def seconds_per_epoch(
+    config: FuseConfig, data: FusionData, sample: Mapping[str, int] = SAMPLE
+) -> float:
     """Train a few epochs on some rows in memory, and scale the last one to all rows.
 
     Args:
         config: The configuration.
         data: Its rows.
+        sample: Stays of each split that are timed.
     """
-    left = dict(SAMPLE)
+    left = dict(sample)
     split = []
     for word in data.columns["split"]:
         left[word] = left.get(word, 0) - 1
         split.append(word if left[word] >= 0 else "")
     some = replace(data, columns={**data.columns, "split": split})
     short = {"epochs": config.warmup + 2, "patience": config.warmup + 2, "folds": 0, "fold": 0}
+    short["freeze_trunk_epochs"] = 0
     clock = _Clock()
     with reproducible(False):
         train(FuseConfig.of({**config.model_dump(), **short}), some, clock, silent, never())

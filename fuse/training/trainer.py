@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("cm2.fuse")
 
+STREAMED_SAMPLE = {"train": 64, "val": 16}
+"""Stays of each split that a look ahead times when films are encoded too."""
+
 _LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pyarrow")
 
 
@@ -141,19 +144,31 @@ def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, 
 
     Returns:
         Directory, status (new, unfinished, finished), resolved configuration, and the rows,
-        positives and availability of each split.
+        positives and availability of each split. Of a streamed run that is not finished also the
+        seconds of an epoch, measured on a few stays, and the hours that all epochs take at most.
     """
     from ..data import load
+    from .checks import require_trainable
 
     identity = identify(config, cache)
     run = RunDir(_folder(identity, cache, out))
     require_same(run, identity)
     begun = (run.path / CONFIG).is_file()
+    data = load(cache, identity.config, identity.cohort)
+    measured: dict[str, Any] = {}
+    if identity.config.mode == "stream" and not run.finished:
+        from .estimate import seconds_per_epoch
+
+        require_trainable(data.counts(), identity.config.task)
+        seconds = seconds_per_epoch(identity.config, data, STREAMED_SAMPLE)
+        hours = seconds * identity.config.epochs / 3600
+        measured = {"seconds_per_epoch": round(seconds, 2), "hours_at_most": round(hours, 3)}
     return {
         "run": str(run.path),
         "status": "finished" if run.finished else "unfinished" if begun else "new",
         "config": identity.record["config"],
-        "rows": load(cache, identity.config, identity.cohort).counts(),
+        "rows": data.counts(),
+        **measured,
     }
 
 

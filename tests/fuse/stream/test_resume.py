@@ -18,7 +18,7 @@ from cm2.cache import atomic
 from cm2.errors import ConfigError, Interrupted
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.rundir import RunDir
-from cm2.fuse.training.trainer import fuse
+from cm2.fuse.training.trainer import fuse, plan
 from cm2.progress import Stop
 
 TIMED = {"run.json"}
@@ -150,6 +150,15 @@ def test_a_killed_process_is_continued_by_the_same_command(
     done = subprocess.run([sys.executable, "-m", "cm2", *words], check=False, timeout=300)
     assert done.returncode == 0
     assert digests(place) == whole
+
+
+def test_a_look_ahead_measures_the_time_of_a_streamed_run(
+    pixel_cache: Path, stream: ModuleType, place: Path
+) -> None:
+    told = plan(stream.options(epochs=50), pixel_cache, place)
+    assert told["seconds_per_epoch"] > 0
+    assert told["hours_at_most"] == pytest.approx(told["seconds_per_epoch"] / 72, abs=1e-3)
+    assert not place.exists()
 
 
 def test_torchrun_is_refused_for_a_cached_run(
