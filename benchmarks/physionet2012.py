@@ -1,11 +1,9 @@
-"""What alignment, imputation and the rivals are worth on real data: PhysioNet 2012 (set A).
+"""Caches of real data for `cm2 reproduce methods`: PhysioNet 2012 (set A).
 
 Vital signs and laboratory values of 4,000 intensive-care stays as two modalities, hospital death as
-the task; as time series and as summary features; all laboratory values, or a share of them withheld
-at random or from those at little risk. Every method has the same splits, budget and seeds, and is
-compared with concatenation on the same test stays.
+the task; as time series and as summary features.
 
-    python -m benchmarks.physionet2012 --data FOLDER --cache C --seeds 0:2
+    python -m benchmarks.physionet2012 --data FOLDER --cache C
 """
 
 from __future__ import annotations
@@ -18,13 +16,6 @@ import numpy as np
 import polars as pl
 
 from cm2 import open_cache, write_cache
-from cm2.fuse.config import FuseConfig
-from cm2.fuse.evaluation.compare import compare
-from cm2.fuse.evaluation.evaluate import evaluate
-from cm2.fuse.evaluation.layout import layout_rows
-from cm2.fuse.group import RunGroup
-from cm2.fuse.methods import find
-from cm2.fuse.training.groups import fuse_group, parse_seeds
 
 VITALS = "HR SysABP DiasABP MAP NISysABP NIDiasABP NIMAP RespRate Temp GCS Urine FiO2 MechVent SaO2"
 LABS = (
@@ -32,45 +23,11 @@ LABS = (
     "PaCO2 PaO2 Platelets TroponinI TroponinT WBC pH"
 )
 STEP, HOURS = 2, 48
-BUDGET = {
-    "task": "death",
-    "hidden": 64,
-    "fusion_hidden": 64,
-    "lr": 1e-3,
-}
-METHODS: dict[str, dict[str, object]] = {
-    "vitals alone": {"model": "single", "modalities": ("vitals",)},
-    "availability alone": {"model": "availability"},
-    "concat": {"model": "concat"},
-    "late fusion": {"model": "late"},
-    "Unified": {"model": "unified"},
-    "Unified, dynamic": {"model": "unified_dynamic"},
-    "MedFuse": {"model": "medfuse"},
-    "MMTM": {"model": "mmtm"},
-    "DAFT": {"model": "daft"},
-    "DrFuse": {"model": "drfuse"},
-    "LSMT": {"model": "lsmt"},
-    "Interleaved": {"model": "interleaved"},
-    "ShaSpec": {"model": "shaspec"},
-    "Flex-MoE": {"model": "flexmoe"},
-    "cm2, no alignment": {"align": "none"},
-    "cm2, cosine": {"align": "cosine"},
-    "cm2, KL": {"align": "kl"},
-    "cm2, InfoNCE": {"align": "infonce"},
-    "cm2, copula 0.01": {},
-    "cm2, copula 0.1": {"lambda_cop": 0.1},
-    "cm2, copula, marginal draws": {"impute": "marginal"},
-    "cm2, copula, conditional draws": {"impute": "conditional"},
-}
-WITHHELD: dict[str, tuple[str, ...]] = {
-    "all labs": (),
-    "half of the labs withheld at random": ("labs=0.5",),
-    "half of the labs withheld by severity": ("labs=0.5:severity",),
-    "30 % of the labs withheld at random": ("labs=0.3",),
-    "30 % of the labs withheld by severity": ("labs=0.3:severity",),
-    "70 % of the labs withheld at random": ("labs=0.7",),
-    "70 % of the labs withheld by severity": ("labs=0.7:severity",),
-}
+COMMAND = (
+    "cm2 reproduce methods --cache {cache} --task death --modalities vitals,labs "
+    "--drop labs=0.3,0.7 --drop labs=0.3:severity,0.7:severity --seeds 0:2 --epochs 20 "
+    "--set hidden=64 --set fusion_hidden=64 --set lr=1e-3 --set patience=5"
+)
 
 
 def grids(table: pl.DataFrame, ids: list[int], names: list[str]) -> np.ndarray:
@@ -123,43 +80,15 @@ def build(data: Path, cache: Path, view: str) -> None:
 
 
 def main() -> None:
-    """Train what is not trained yet, judge, and print one table for each condition."""
+    """Write the caches that are not there yet, and say which command trains on them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--seeds", default="0:2")
     parser.add_argument("--views", default="series,summary")
-    parser.add_argument("--withheld", default=",".join(WITHHELD), help="conditions")
-    parser.add_argument("--methods", default=";".join(METHODS), help="separated by semicolons")
-    parser.add_argument("--epochs", type=int, default=20, help="at most; patience is five")
-    parser.add_argument("--format", default="md")
     options = parser.parse_args()
-    seeds = parse_seeds(options.seeds)
     for view in options.views.split(","):
-        cache = options.cache / view
-        build(options.data, cache, view)
-        for title in options.withheld.split(","):
-            drop, groups = WITHHELD[title], list[RunGroup]()
-            names = options.methods.split(";")
-            for name in names:
-                method = METHODS[name]
-                alone = "modalities" in method  # it reads no labs that could be withheld
-                unread = find(str(method.get("model", "cm2"))).options.unread
-                budget = {k: v for k, v in BUDGET.items() if k not in unread}
-                budget |= {"epochs": options.epochs, "patience": min(5, options.epochs)}
-                config = FuseConfig.of({**budget, **method, "drop": () if alone else drop})
-                group = fuse_group(config, cache, seeds)
-                evaluate(group, cache, "test")
-                groups.append(group)
-                epochs = [run.info["epochs"] for run in group.members]
-                print(f"{view}, {title}, {name}: epochs {epochs}", flush=True)
-            baseline = groups[names.index("concat")]
-            rows = compare(groups, baseline, "test", metrics=("auroc", "aupr", "brier"))
-            paths = {str(g.path): name for g, name in zip(groups, names, strict=True)}
-            for row in rows:
-                row["name"] = paths[row["run"]]
-                row["baseline"] = "concat"
-            print(f"\n### {view}, {title}\n\n{layout_rows(rows, options.format)}\n", flush=True)
+        build(options.data, options.cache / view, view)
+        print(COMMAND.format(cache=options.cache / view))
 
 
 if __name__ == "__main__":

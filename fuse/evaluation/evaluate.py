@@ -55,7 +55,8 @@ def evaluate(
         Of a group what `judge_group` returns. Of a run what `<split>_metrics.json` holds: task,
         split, seed, external (name of the other cohort or null), the entries of
         `targets.summarise`, "by_pattern" (the same metrics by availability pattern, such as
-        "ehr+cxr"), "without" (see `missingness.contributions`), "decision" (see
+        "ehr+cxr"), "without" (see `missingness.contributions`), "imputed" (see
+        `imputed.imputed`), "decision" (see
         `thresholds.decision_curve`; by target if there are several), "notes"; and if asked for
         "by_group" (column to group to metrics), "missingness" (see there), "threshold" (rule and
         `thresholds.operating_point`; by target if there are several), "recalibrated" (how, and the
@@ -85,6 +86,7 @@ def _evaluate(
 ) -> tuple[str, dict[str, Any]]:
     """Judge one run; return also the name under which predictions and metrics are stored."""
     from ..inference import forward, prepare, probabilities, table
+    from .imputed import imputed
     from .missingness import contributions, missingness, parse_drops
 
     drops = parse_drops(looks.drop)
@@ -104,6 +106,7 @@ def _evaluate(
         advance(1)
         if len(loaded.model.specs) > 1:
             metrics["without"] = contributions(loaded, p, replicates=replicates, unit=unit)
+            metrics["imputed"] = imputed(loaded)
             advance(1)
         metrics["decision"] = by_target(
             predictions,

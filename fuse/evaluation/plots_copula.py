@@ -18,7 +18,7 @@ from .svg import DIVERGING, draw, unit_square
 # steps of density, symmetric as ratios; independence (density 1) is the middle colour
 _BELOW = np.array([0.4, 0.6, 0.75, 0.87, 0.96])
 _STEPS = np.concatenate([_BELOW, 1 / _BELOW[::-1]])
-_EDGES = np.concatenate([[0.0], _STEPS, [1e9]])
+EDGES = np.concatenate([[0.0], _STEPS, [1e9]])
 LEGEND = tuple(f"{step:.2g}" for step in _STEPS)
 _ENOUGH = 5  # mean count of a bin below which bins are joined two by two
 
@@ -65,11 +65,11 @@ def dependence(
 
     def paint(figure: Figure) -> None:
         colors = ListedColormap(DIVERGING)
-        norm = BoundaryNorm(_EDGES, len(DIVERGING))
+        norm = BoundaryNorm(EDGES, len(DIVERGING))
         panels = figure.subplots(1, 1 if counts is None else 2, squeeze=False)[0]
         edges = np.linspace(0, 1, len(density) + 1)
         middle = (edges[:-1] + edges[1:]) / 2
-        panels[0].contourf(middle, middle, density.T, levels=_EDGES, cmap=colors, norm=norm)
+        panels[0].contourf(middle, middle, density.T, levels=EDGES, cmap=colors, norm=norm)
         panels[0].set_title("Learned density")
         if counts is not None:
             joined = _coarser(counts)

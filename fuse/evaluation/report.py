@@ -18,11 +18,12 @@ from ...cache import atomic
 from ...cache.cohort import Cohort
 from ..identity import modality_names
 from ..rundir import RunDir
-from . import facts, plots, plots_copula, plots_training
+from . import facts, plots, plots_copula, plots_judgement, plots_training
 from .bands import bands
 from .cells import SMALLEST
 from .layout import p_value
 from .paired import labels, paired
+from .understanding import understanding
 
 _MOST_PAIRS = 6
 _GRID = (np.arange(80) + 0.5) / 80
@@ -129,6 +130,8 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "figures": _figures(run, y, p, subjects),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),
+        "understanding": understanding(run, others, run.metrics(split) or {}),
+        "consequences": _consequences(run.metrics(split) or {}, positives / n),
         "attrition": facts.attrition(cohort, run),
         "settings": facts.settings(run.config),
         "fingerprints": facts.fingerprints(run),
@@ -153,6 +156,19 @@ def _figures(run: RunDir, y: Any, p: Sequence[Any], subjects: Any) -> dict[str, 
         "monitors": plots_training.monitors(history, best) if history else None,
     }
     return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
+
+
+def _consequences(metrics: dict[str, Any], prevalence: float) -> dict[str, Any]:
+    """Draw the decision curve and the missingness curve, where the judgement holds them."""
+    curve, rows = metrics.get("decision") or {}, metrics.get("missingness") or []
+    names = dict.fromkeys(row["modality"] for row in rows)
+    return {
+        "decision": Markup(plots_judgement.decision(curve, prevalence))
+        if "threshold" in curve
+        else None,
+        "missingness": Markup(plots_judgement.missingness(rows, metrics)) if rows else None,
+        "withheld": [facts.MODALITIES.get(name, name) for name in names],
+    }
 
 
 def _dependence(run: RunDir) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from ..copula.goodness import fit
 from ..copula.joint import JointModel, JointTerms
 from ..copula.whitening import CopulaSpace
 from .interface import RowLoss
@@ -164,19 +165,7 @@ def fitted_tau(joint: JointModel, terms: JointTerms, available: Tensor) -> objec
     rows = available.sum(1) >= 2
     if joint.raw.numel() == 0 or not rows.any():
         return None
-    log_u, log_sf = terms.log_u[rows].detach().mT, terms.log_sf[rows].detach().mT
-    there = available[rows].unsqueeze(-2)
-    raw = joint.raw.detach().clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([raw], max_iter=50, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        params = joint.copula.natural(raw, joint.M)
-        value = -joint.copula.log_density(log_u, log_sf, params, there).mean()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    tau = joint.copula.kendall_tau(joint.copula.natural(raw.detach(), joint.M))
+    log_u, log_sf = terms.log_u[rows].detach(), terms.log_sf[rows].detach()
+    raw = fit(joint.copula, joint.raw, log_u, log_sf, available[rows])
+    tau = joint.copula.kendall_tau(joint.copula.natural(raw, joint.M))
     return tau.tolist() if torch.isfinite(tau).all() else None

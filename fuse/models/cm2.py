@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import ConfigError
 from ..combinations import SIMILARITIES
 from ..config import FuseConfig
+from ..copula.goodness import held_out
 from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
 from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
@@ -254,7 +255,8 @@ class CM2(FusionModel):
         Returns:
             `ks` (distance of u to uniform) and `ks_bound` (what chance alone explains), both of
             the worst coordinate; `effective_rank` and `spread` (smallest of the modalities');
-            `kendall_tau` (mean over pairs and coordinates).
+            `kendall_tau` (mean over pairs and coordinates); `copula_NAME` (each natural parameter,
+            mean over coordinates; a correlation by pair).
         """
         z = survey.double()
         if self.started == 0 and epoch >= self.config.warmup and self.config.projection == "cca":
@@ -277,6 +279,7 @@ class CM2(FusionModel):
             m, d = divmod(int((distance - bound).argmax()), distance.shape[-1])
             figures["ks"], figures["ks_bound"] = float(distance[m, d]), float(bound[m, 0])
             figures["kendall_tau"] = self._kendall_tau()
+            figures |= self._dependence()
             self.monitor.margins(figures)
         return figures
 
@@ -308,15 +311,40 @@ class CM2(FusionModel):
             tau = tau[..., ~torch.eye(M, dtype=torch.bool)]
         return float(tau.mean())
 
-    @torch.no_grad()
-    def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any]:
-        """Dependence, mixtures, histograms of u for every pair, and the best fitting tau."""
+    def _dependence(self) -> dict[str, float]:
+        """Natural parameters of the copula for the history: means over coordinates, by pair."""
+        if len(self.specs) == 1:
+            return {}
+        names = [spec.name for spec in self.specs]
+        figures = {}
+        for name, value in self.joint.copula_params().items():
+            if name != "correlation":
+                figures[f"copula_{name}"] = float(value.mean())
+                continue
+            for a, b in combinations(range(len(names)), 2):
+                figures[f"copula_{name}_{names[a]}_{names[b]}"] = float(value[..., a, b].mean())
+        return figures
+
+    def _arguments(self, batches: Iterable[FusionBatch]) -> tuple[JointTerms, Tensor]:
+        """Terms of the joint density of some rows, and what they have, ``(N, M)`` bool."""
         batches = list(batches)
         w = torch.cat([self.space(self.embed(batch).double()) for batch in batches])
         if self.posterior is not None:
             w = self.posterior.sample(w, self._noise(0, w))
         available = torch.cat([batch.available for batch in batches])
-        terms = self.joint.log_terms(w, available)
+        return self.joint.log_terms(w, available), available
+
+    @torch.no_grad()
+    def describe(
+        self, batches: Iterable[FusionBatch], training: Iterable[FusionBatch] = ()
+    ) -> dict[str, Any]:
+        """Dependence, mixtures, histograms of u for every pair, and goodness of fit.
+
+        `validation_ks` is the distance of u to uniform by coordinate, `validation_ks_bound` what
+        chance alone explains. `held_out` is the log density of each family on validation rows,
+        fitted to training rows; `validation_kendall_tau` is that of the best fit to validation.
+        """
+        terms, available = self._arguments(batches)
         u = terms.log_u.exp()
         names = [spec.name for spec in self.specs]
         histograms = {}
@@ -326,13 +354,19 @@ class CM2(FusionModel):
             cells = (pair * BINS).long().clamp(0, BINS - 1)
             counts = torch.bincount(cells[:, 0] * BINS + cells[:, 1], minlength=BINS**2)
             histograms[f"{names[a]},{names[b]}"] = counts.reshape(BINS, BINS).tolist()
+        distance = ks_distance(terms.log_u, available)
+        training = list(training)
+        seen = self._arguments(training) if training and len(names) > 1 else None
+        unseen = (terms.log_u, terms.log_sf, available)
         return {
             **self.joint.describe(),
             "modalities": names,
             "u_histogram": histograms,
-            "validation_ks": dict(
-                zip(names, ks_distance(terms.log_u, available).tolist(), strict=True)
+            "validation_ks": dict(zip(names, distance.tolist(), strict=True)),
+            "validation_ks_bound": dict(
+                zip(names, ks_bound(available.sum(0), distance.numel()).tolist(), strict=True)
             ),
+            "held_out": seen and held_out((seen[0].log_u, seen[0].log_sf, seen[1]), unseen),
             "validation_kendall_tau": fitted_tau(self.joint, terms, available),
         }
 

@@ -322,10 +322,13 @@ class FusionModel(nn.Module, ABC):
         """Say what is minimised; one optimiser step for each."""
         return (Objective({"task": hyper.task}),)
 
-    def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any] | None:
+    def describe(
+        self, batches: Iterable[FusionBatch], training: Iterable[FusionBatch] = ()
+    ) -> dict[str, Any] | None:
         """Report what was learned beyond weights, as JSON; None if there is nothing to tell.
 
         Args:
             batches: The validation rows, without noise.
+            training: The training rows, without noise.
         """
         return None

@@ -90,9 +90,11 @@ class Streamed(FusionModel):
         """Renew statistics; items are encoded only if the method asks for them."""
         return super().refresh(epoch, self._vectors(batches))
 
-    def describe(self, batches: Iterable[FusionBatch]) -> dict[str, Any] | None:
-        """Report what was learned beyond weights."""
-        return super().describe(self._vectors(batches))
+    def describe(
+        self, batches: Iterable[FusionBatch], training: Iterable[FusionBatch] = ()
+    ) -> dict[str, Any] | None:
+        """Report what was learned beyond weights; items are encoded only if the method asks."""
+        return super().describe(self._vectors(batches), self._vectors(training))
 
     def rates(self) -> dict[str, float]:
         """Learning rates of the method and of the trunks."""

@@ -51,7 +51,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     run.write_predictions("val", predictions)
     run.write_metrics("val", {"task": config.task, **summarise(predictions)})
 
-    learned = model.describe(data.batches(data.rows("val")))
+    learned = model.describe(data.batches(data.rows("val")), data.batches(data.rows("train")))
     if learned is not None and run.writes:
         weights = {n: parts["origin"] for n, parts in identity.spaces.items() if parts["origin"]}
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())

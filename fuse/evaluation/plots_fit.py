@@ -1,0 +1,146 @@
+"""Figures of the report about how well the copula fits, how it came about, and what draws say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+
+from .plots_copula import EDGES, pair_density
+from .svg import COLOR, DIVERGING, SERIES, draw, unit_square
+
+Epochs = Sequence[Mapping[str, Any]]
+_GRID = (np.arange(60) + 0.5) / 60
+
+
+def uniformity(distances: Mapping[str, Sequence[float]], bounds: Mapping[str, float]) -> str:
+    """Draw the distance of u to uniform by coordinate, and what chance explains.
+
+    Args:
+        distances: By modality, Kolmogorov-Smirnov distances of its coordinates.
+        bounds: By modality, the bound that holds for all of them together.
+    """
+
+    def paint(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(1, len(distances), sharey=True))
+        for axes, (name, values) in zip(panels, distances.items(), strict=True):
+            over = np.asarray(values) > bounds.get(name, np.inf)
+            place = np.arange(len(values)) + 1
+            for chosen, color in ((~over, SERIES[0]), (over, SERIES[1])):
+                axes.plot(
+                    place[chosen], np.asarray(values)[chosen], "o", color=color, markersize=3.5
+                )
+            if name in bounds:
+                axes.axhline(bounds[name], color=COLOR["muted"], linestyle="--", linewidth=1)
+            axes.set_title(name)
+            axes.set_xlabel("Coordinate")
+            axes.set_ylim(0, None)
+        panels[0].set_ylabel("Distance to uniform")
+
+    return draw("uniformity", "Distance of u to uniform by coordinate", (3.9, 2.4), paint)
+
+
+def families(found: Mapping[str, float], own: str) -> str:
+    """Draw the held-out log density of each family; the run's own in another colour."""
+    names = sorted(found, key=lambda name: found[name])
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for i, name in enumerate(names):
+            color = SERIES[1] if name == own else SERIES[0]
+            axes.hlines(i, 0, found[name], color=color, linewidth=2)
+            axes.plot(found[name], i, "o", color=color, markersize=5)
+        axes.axvline(0, color=COLOR["muted"], linewidth=1)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xlabel("Held-out log density per coordinate, nats")
+        axes.margins(x=0.12)
+
+    return draw("families", "Held-out log density by family", (3.9, 2.4), paint)
+
+
+def chosen_epochs(history: Epochs) -> list[Mapping[str, Any]]:
+    """The first epoch with a copula, the middle one and the last."""
+    rows = [row for row in history if any(key.startswith("copula_") for key in row)]
+    if not rows:
+        return []
+    return [rows[i] for i in sorted({0, (len(rows) - 1) // 2, len(rows) - 1})]
+
+
+def parameters_at(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, Any]:
+    """Natural parameters of the copula of two modalities after an epoch.
+
+    Args:
+        row: A line of the history.
+        pair: The modalities.
+    """
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        name = key.removeprefix("copula_")
+        if name == key:
+            continue
+        if not name.startswith("correlation"):
+            found[name] = value
+        elif name == f"correlation_{pair[0]}_{pair[1]}":
+            found["correlation"] = [[1.0, value], [value, 1.0]]
+    return found
+
+
+def densities(
+    history: Epochs, family: str, pair: tuple[str, str], name: str = "epochs"
+) -> str | None:
+    """Draw the copula density of two modalities after some epochs; None without a record.
+
+    Args:
+        history: The epochs.
+        family: Name of the family.
+        pair: The modalities.
+        name: Distinct within the page.
+    """
+    rows = chosen_epochs(history)
+    if not rows:
+        return None
+
+    def paint(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(1, len(rows), sharey=True))
+        colors, norm = ListedColormap(DIVERGING), BoundaryNorm(EDGES, len(DIVERGING))
+        for axes, row in zip(panels, rows, strict=True):
+            density = pair_density(family, parameters_at(row, pair), 2, (0, 1), _GRID)
+            axes.contourf(_GRID, _GRID, density.T, levels=EDGES, cmap=colors, norm=norm)
+            axes.set_title(f"Epoch {row['epoch']}")
+            unit_square(axes, f"u of {pair[0]}", f"u of {pair[1]}" if axes is panels[0] else "")
+            axes.set(xlim=(0, 1), ylim=(0, 1))
+            axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+            axes.set_aspect("equal")
+            axes.grid(visible=False)
+
+    alt = f"Copula density of {pair[0]} and {pair[1]} after some epochs"
+    return draw(name, alt, (3.9, 0.7 + 2.9 / len(rows)), paint)
+
+
+def imputed(row: Mapping[str, Any]) -> str:
+    """Draw how probabilities are spread for stays that lack a modality.
+
+    Args:
+        row: As `imputed.imputed` gives it.
+    """
+    edges = np.linspace(0, 1, len(row["means"]) + 1)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for i, (key, style) in enumerate((("means", "-"), ("every_draw", "--"))):
+            counts = np.asarray(row[key], float)
+            axes.stairs(
+                counts / counts.sum(), edges, color=SERIES[i], linestyle=style, linewidth=1.7
+            )
+        axes.set(xlabel="Predicted probability", ylabel="Share", xlim=(0, 1))
+        axes.set_ylim(0, None)
+
+    name = f"imputed-{row['modality']}"
+    return draw(name, f"Predictions of stays without {row['modality']}", (3.9, 2.3), paint)
+
+
+__all__ = ["chosen_epochs", "densities", "families", "imputed", "parameters_at", "uniformity"]

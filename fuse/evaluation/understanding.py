@@ -1,0 +1,108 @@
+"""What the report says about the copula beyond its density: fit, course, seeds, draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from scipy import stats
+
+from ..rundir import RunDir
+from . import plots_fit
+from .cells import SMALLEST
+
+
+def understanding(
+    run: RunDir, others: Sequence[RunDir], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Gather figures and rows; what a run has no record of is None or empty.
+
+    Args:
+        run: The run of the report.
+        others: Runs beside it; those that differ in their seed alone tell how far chance goes.
+        metrics: What its judgement holds.
+    """
+    learned = run.learned
+    if learned is None or "family" not in learned or len(learned["modalities"]) < 2:
+        return {"uniformity": None, "families": None, "epochs": None, "seeds": [], "draws": []}
+    bounds = learned.get("validation_ks_bound")
+    held = {k: v for k, v in (learned.get("held_out") or {}).items() if v is not None}
+    first, second = learned["modalities"][:2]
+    epochs = plots_fit.densities(run.history, learned["family"], (first, second))
+    draws = [
+        {**row, "figure": Markup(plots_fit.imputed(row))}
+        for row in metrics.get("imputed", [])
+        if row["n"] >= SMALLEST
+    ]
+    return {
+        "uniformity": None
+        if bounds is None
+        else Markup(plots_fit.uniformity(learned["validation_ks"], bounds)),
+        "families": Markup(plots_fit.families(held, learned["family"])) if held else None,
+        "best_family": max(held, key=lambda name: held[name]) if held else None,
+        "epochs": None if epochs is None else Markup(epochs),
+        "seeds": over_seeds([run, *siblings(run, others)]),
+        "draws": draws,
+    }
+
+
+def siblings(run: RunDir, others: Sequence[RunDir]) -> list[RunDir]:
+    """Runs that differ from one in their seed alone."""
+    own = {**run.record, "config": {**run.record["config"], "seed": None}}
+    return [
+        other
+        for other in others
+        if {**other.record, "config": {**other.record["config"], "seed": None}} == own
+    ]
+
+
+def over_seeds(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
+    """Kendall's tau of each pair of modalities over runs that differ in their seed.
+
+    Returns:
+        For each pair: pair, tau (of each run: mean over coordinates), mean, low, high (95 %
+        interval of Student's t), n; empty for fewer than two runs.
+    """
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for pair, tau in (kendall(run.learned) if run.learned else {}).items():
+            found.setdefault(pair, []).append(tau)
+    rows = []
+    for pair, taus in found.items():
+        n = len(taus)
+        if n < 2:
+            continue
+        mean, error = float(np.mean(taus)), float(np.std(taus, ddof=1)) / n**0.5
+        half = float(stats.t.ppf(0.975, n - 1)) * error
+        rows.append(
+            {
+                "pair": pair,
+                "tau": taus,
+                "mean": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n": n,
+            }
+        )
+    return rows
+
+
+def kendall(learned: Mapping[str, Any]) -> dict[str, float]:
+    """Kendall's tau by pair of modalities, mean over coordinates."""
+    names = learned.get("modalities", [])
+    value = learned.get("kendall_tau")
+    if value is None or len(names) < 2:
+        return {}
+    tau = np.asarray(value, float)
+    result = {}
+    for a in range(len(names)):
+        for b in range(a + 1, len(names)):
+            matrix = tau.ndim >= 2 and tau.shape[-2:] == (len(names),) * 2
+            own = tau[..., a, b] if matrix else tau
+            result[f"{names[a]} and {names[b]}"] = float(own.mean())
+    return result
+
+
+__all__ = ["kendall", "over_seeds", "siblings", "understanding"]
