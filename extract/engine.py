@@ -43,9 +43,8 @@ def encode(
     modality = plan.space.modality
     writer = StoreWriter(config.cache, plan.space, plan.provenance)
     chunks = share(plan, writer.known(), config)
-    names = [shard_name(plan, chunk) for chunk in chunks]
-    there = [writer.committed(name) for name in names]
-    todo = [chunk for chunk, done in zip(chunks, there, strict=True) if not done]
+    names = {id(chunk): shard_name(plan, chunk) for chunk in chunks}
+    todo = [chunk for chunk in chunks if not writer.committed(names[id(chunk)])]
     total = sum(map(len, chunks))
     lacking = sum(map(len, todo))
     encoded = 0
@@ -58,7 +57,7 @@ def encode(
         advance(total - lacking)
         for chunk, shard in _compute(config, plan, todo, may_begin):
             stamps = {item.item_id: item.stamp for item in chunk}
-            writer.commit(shard_name(plan, chunk), shard, stamps)
+            writer.commit(names[id(chunk)], shard, stamps)
             encoded += len(chunk)
             advance(len(chunk))
     if plan.blank is not None and not (writer.path / layout.BLANK).is_file():

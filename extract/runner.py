@@ -11,6 +11,7 @@ from typing import Any
 
 from ..cache import layout
 from ..cache.cohort import Cohort, write_links
+from ..cache.labelled import task_columns
 from ..cache.store import Store
 from ..errors import RejectsError
 from ..progress import Progress, Stop, never, silent
@@ -136,15 +137,9 @@ def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
         else:
             absent[row["why_no"] or "not_encoded_yet"] += 1
     tasks = {
-        task: sum(
-            eligible and has[stay]
-            for stay, eligible in zip(
-                cohort.stays["stay_id"].to_pylist(),
-                cohort.stays[f"in_{task}"].to_pylist(),
-                strict=True,
-            )
-        )
+        task: len(judged & {stay for stay, there in has.items() if there})
         for task in cohort.tasks
+        for judged in [_judged(cohort, task)]
     }
     return ModalityResult(
         name=plan.space.modality,
@@ -161,6 +156,15 @@ def _result(cohort: Cohort, plan: Plan, store: Store) -> ModalityResult:
         timing=plan.timing,
         plausibility=tuple(dict(row) for row in plan.plausibility),
     )
+
+
+def _judged(cohort: Cohort, task: str) -> set[Any]:
+    """The stays that are eligible for a task and have a known label of it."""
+    names = task_columns(cohort.stays.column_names, task)
+    labels = [cohort.stays[name].to_pylist() for name in names if name.startswith("y_")]
+    columns = (cohort.stays[name].to_pylist() for name in ("stay_id", f"in_{task}"))
+    rows = zip(*columns, *labels, strict=True)
+    return {stay for stay, eligible, *y in rows if eligible and any(v is not None for v in y)}
 
 
 def _rejects_table(config: ExtractConfig, store: Store) -> str:

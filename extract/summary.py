@@ -20,7 +20,7 @@ class ModalityResult:
         encoded: Of these, encoded by this call.
         rejected: Of these, unreadable.
         stays: Stays of the cohort that have the modality.
-        tasks: Per task: eligible stays that have the modality.
+        tasks: Per task: eligible stays with a known label that have the modality.
         absent: Stays without, by reason code.
         space: Id of the space.
         complete: Whether nothing is left to encode.

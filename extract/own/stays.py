@@ -66,12 +66,11 @@ def build_of(
         raise DataError(f"{path}: expected one row per stay, found none")
     stay_ids = ids_array(path, "stay_id", frame["stay_id"].to_list())
     order = pa.compute.sort_indices(stay_ids)
-    frame = frame[order.to_pylist()]
     subject = "subject_id" if "subject_id" in schema else "stay_id"
     subject_ids = ids_array(path, subject, frame[subject].to_list())
     split, rule = _splits(path, frame, subject_ids, config)
     columns: dict[str, pa.Array] = {
-        "stay_id": stay_ids.take(order),
+        "stay_id": stay_ids,
         "subject_id": subject_ids,
         "split": pa.array(split, pa.string()),
     }
@@ -80,7 +79,7 @@ def build_of(
             columns[name] = _column(path, frame, name)
     for task in tasks(list(columns)):
         columns.setdefault(f"in_{task}", pa.array([True] * frame.height, pa.bool_()))
-    stays = pa.table(columns)
+    stays = pa.table(columns).take(order)  # last, so that messages count the rows of the file
     info = {
         "dataset": config.dataset_name or DATASET,
         "release": "",

@@ -44,6 +44,8 @@ def test_stays_without_labels_are_extracted(folder: Path, run: Extract) -> None:
     [
         ("stay_id,subject_id\nA1,p\nA1,q\n", DataError, "several rows"),
         ("stay_id,subject_id,y_x\nA1,p,0\nA2,p,2\n", SchemaError, "row 2.*0, 1 or nothing.*'2'"),
+        ("stay_id,subject_id,y_x\nB,p,2\nA,q,0\n", SchemaError, "row 1.*'2'"),
+        ("stay_id,subject_id,split\nB,p,test\nA,q,dev\n", DataError, "row 2.*'dev'"),
         ("stay_id,subject_id,split\nA1,p,train\nA2,q,dev\n", DataError, "row 2.*'dev'"),
         ("stay_id,subject_id\nA1,p\n,q\n", SchemaError, "row 2.*stay_id"),
         ("id,subject_id\nA1,p\n", SchemaError, "stay_id"),

@@ -93,3 +93,11 @@ def test_missing_words_and_chosen_columns_come_from_the_toml_table(
     found = look("lab")
     assert found.columns == ("x", "known:x")
     assert np.flatnonzero(found.has).tolist() == [1]
+
+
+def test_stays_without_a_label_are_not_counted_into_the_task(folder: Path, run: Extract) -> None:
+    (folder / "stays.csv").write_text("stay_id,subject_id,y_x\n3,1,1\n2,2,\n1,3,0\n")
+    (folder / "t.csv").write_text("stay_id,pulse\n3,80\n2,81\n")
+    summary = run("lab=t.csv")
+    assert summary.tasks["x"]["stays"] == 2
+    assert (summary.modalities[0].stays, summary.modalities[0].tasks["x"]) == (2, 1)
