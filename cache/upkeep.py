@@ -295,6 +295,13 @@ def _own(space: Space, siblings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _run_facts(folder: Path) -> tuple[str, int | None, str]:
+    group = folder / "group.json"
+    if group.exists():
+        members = atomic.read_json(group, RUN_REMEDY)["members"]
+        states = [_run_facts(folder / member["run"])[0] for member in members]
+        finished = sum(state == "finished" for state in states)
+        state = "finished" if finished == len(states) else "unfinished"
+        return state, None, f"group: {finished} of {len(states)} runs finished"
     path = folder / "run.json"
     if not path.exists():
         return "unfinished", None, ""

@@ -220,3 +220,14 @@ def test_ls_says_what_stores_of_one_modality_have_of_their_own(
         writer.finish(complete=True)
     said = sorted(row["detail"].partition("; ")[2] for row in upkeep.ls(tmp_path))
     assert said == ["own: Lactate, step 1.0", "own: step 2.0"]
+
+
+def test_ls_calls_a_group_finished_when_its_runs_are(cache: Path, run: Path) -> None:
+    group = run.parent / "seeds-of-one"
+    members = [{"run": f"../{run.name}", "seed": 0, "fold": 0}]
+    atomic.write_json(group / "group.json", {"members": members})
+    states = []
+    for status in ("finished", "running"):
+        atomic.write_json(run / "run.json", {"status": status, "model": "cm2"})
+        states += [row["state"] for row in upkeep.ls(cache) if row["name"] == group.name]
+    assert states == ["finished", "unfinished"]

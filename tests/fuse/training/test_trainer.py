@@ -72,6 +72,35 @@ def test_one_seed_gives_the_same_bytes(
     assert digests(place) == undisturbed
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "elbo"},
+        {"fusion": "transformer", "series_encoder": "transformer"},
+        {"precision": "bf16"},
+        {"impute": "conditional", "draws": 2, "scheduler": "cosine"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_every_way_of_training_repeats_and_resumes_to_the_same_bytes(
+    small_cache: Path, place: Path, options: dict[str, object]
+) -> None:
+    wanted = config(**{"epochs": 2, "modalities": ("ehr", "cxr"), **options})
+    fuse(wanted, small_cache, place)
+    expected = digests(place)
+    shutil.rmtree(place)
+
+    class StopFirst(Stop):
+        def check(self, finished: str) -> None:
+            if finished.startswith("epoch 1 "):
+                raise Interrupted(finished)
+
+    with pytest.raises(Interrupted):
+        fuse(wanted, small_cache, place, stop=StopFirst())
+    fuse(wanted, small_cache, place)
+    assert digests(place) == expected
+
+
 def test_another_seed_gives_another_run(small_cache: Path, place: Path) -> None:
     first = fuse(config(seed=1, epochs=1), small_cache, place)
     second = fuse(config(seed=2, epochs=1), small_cache, place.with_name("other"))
