@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from .axis import shown
 from .index import Row, score
@@ -63,7 +63,7 @@ def _half_width(values: Sequence[float]) -> float | None:
     n = len(values)
     if n < 2:
         return None
-    return float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

@@ -71,10 +71,11 @@ class Expansion:
         if isinstance(made, str):
             self.refused[made] += 1
             return None
-        if self.place(made) is not None:
+        number = self._seen.setdefault(_told(made), len(self.settings))
+        if number < len(self.settings):
             self.repeated += 1
             return None
-        self.take(made)
+        self.settings.append(made)
         return made
 
     def place(self, made: Setting) -> int | None:

@@ -30,14 +30,15 @@ def read_run(run: RunDir, until: int | None = None) -> Row:
 
     Returns:
         status (waiting, running, stopped, finished), val_auroc, val_aupr and val_loss of its best
-        epoch, best_epoch, epochs, seconds.
+        epoch, best_epoch, epochs, seconds, weights (whether they are kept).
     """
     row: Row = {"status": "waiting", **dict.fromkeys(SCORES), "best_epoch": 0, "epochs": 0}
-    row["seconds"] = 0.0
+    row |= {"seconds": 0.0, "weights": False}
     if not (run.path / INFO).is_file():
         return row
     info = run.info
     row |= {"status": info["status"], "seconds": float(info.get("seconds", 0.0))}
+    row["weights"] = row["status"] == "finished" and info.get("weights") != "dropped"
     if row["status"] == "finished" and until is None and "best" in info:
         row |= info["best"] | {name: int(info[name]) for name in ("best_epoch", "epochs")}
         return row

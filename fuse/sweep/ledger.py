@@ -90,7 +90,7 @@ class Ledger:
             ):
                 drop(member.run, self._sweep.identity)
                 self._dropped.add(i)
-                self.rows[i]["status"] = read_run(member.run)["status"]
+                self.rows[i] |= read_run(member.run)
 
     def tell(self) -> None:
         """Tell the one who watches."""

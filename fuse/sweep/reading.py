@@ -33,7 +33,7 @@ def read(sweep: SweepDir, best: int = _SHOWN) -> dict[str, Any]:
     write_index(sweep, found)
     standings = ranking(found)
     complete = [one for one in standings if one.complete]
-    weights = {m.setting for m in roll.members if not m.run.without_weights and m.run.finished}
+    weights = {row["setting"] for row in found if row["weights"]}
     undefined = any(r["val_auroc"] is None for r in found if r["status"] == "finished")
     names = list(roll.values[0]) if roll.values else []
     return {
