@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -53,9 +53,9 @@ def sweep(
     given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
     given.update({name: value for name, value in options.items() if value not in (None, [])})
     spec = sweep_spec(given, grid or [], search)
-    if engine not in ("local", "ray"):
-        raise ConfigError(f"--engine is local or ray, found {engine!r}.")
-    how = How("ray" if engine == "ray" else "local", jobs, device, shard, retry)
+    if engine not in _ENGINES:
+        raise ConfigError(f"--engine is one of {', '.join(_ENGINES)}; found {engine!r}.")
+    how = How(_ENGINES[engine], jobs, device, shard, retry)
     if dry_run:
         from ..fuse.sweep.estimate import estimate
 
@@ -97,6 +97,12 @@ def _own(name: str, annotation: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
+_ENGINES: dict[str, Literal["local", "ray", "ensemble", "auto"]] = {
+    "local": "local",
+    "ray": "ray",
+    "ensemble": "ensemble",
+    "auto": "auto",
+}
 _SEARCH = ("seeds", "search", "halving", "budget", "keep", "draw_seed")
 
 
@@ -129,7 +135,11 @@ def configured() -> Callable[..., None]:
     keep = typer.Option(help="Settings whose weights are kept.  [default: 5]", min=0)
     drawn = typer.Option(help="Seed of a random or guided search.", min=0)
     part = typer.Option(help="Part of a job array, I from 0 to N - 1.", metavar="I/N")
-    where = typer.Option(help="Processes here, or tasks of a Ray cluster.", metavar="local|ray")
+    where = typer.Option(
+        help="Processes here, tasks of a Ray cluster, or runs of one shape at once (small models, "
+        "GPUs); auto measures whether the last or processes are faster.",
+        metavar="local|ray|ensemble|auto",
+    )
     processes = typer.Option(help="Runs at a time; default: one per core or GPU.", min=1)
     place = typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
     again = typer.Option("--retry", help="Try failed runs again.")

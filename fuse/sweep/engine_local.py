@@ -58,7 +58,7 @@ def _here(tasks: Sequence[Task], context: Context, may: May, stop: Stop) -> Iter
         if not may():
             return
         stop.check("every finished epoch is stored")
-        with _quiet():
+        with quiet():
             outcome = worker(task, stop)
         outcome.raise_fatal()
         if outcome.kind == "stopped":
@@ -67,7 +67,7 @@ def _here(tasks: Sequence[Task], context: Context, may: May, stop: Stop) -> Iter
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leave warnings to run.json: a sweep says each of them once."""
     logger = logging.getLogger("cm2.fuse")
     before = logger.level
@@ -196,4 +196,4 @@ def _close(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-__all__ = ["compute"]
+__all__ = ["compute", "quiet"]

@@ -30,7 +30,8 @@ class How:
     """How a sweep is worked on; no part of what it is.
 
     Attributes:
-        engine: Processes of this machine, or tasks of a Ray cluster.
+        engine: Processes of this machine, tasks of a Ray cluster, runs of one shape at once, or
+            `auto`: these where a few measured steps say that they beat the processes.
         jobs: Runs at a time; None for one per core, or one per GPU. With Ray on GPUs the runs
             that share one GPU.
         device: See `trainer.fuse`.
@@ -38,7 +39,7 @@ class How:
         retry: Try failed runs again.
     """
 
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray", "ensemble", "auto"] = "local"
     jobs: int | None = None
     device: str = "auto"
     shard: str | None = None
@@ -155,7 +156,14 @@ class _Work:
             from . import engine_ray
 
             return engine_ray.compute(tasks, self._context, self._how.jobs, may, self._stop)
-        return engine_local.compute(tasks, self._context, parallel(self._how), may, self._stop)
+        jobs = parallel(self._how)
+        if self._how.engine == "local":
+            return engine_local.compute(tasks, self._context, jobs, may, self._stop)
+        from . import engine_ensemble
+
+        return engine_ensemble.compute(
+            tasks, self._context, jobs, self._how.engine, may, self._stop
+        )
 
     def _may(self) -> bool:
         return self.spec.hours is None or self.ledger.hours() < self.spec.hours

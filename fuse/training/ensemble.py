@@ -17,8 +17,8 @@ from ...cache.lease import Lease
 from ...errors import CM2Error, UnsupportedError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
-from ..data import FusionData, load
-from ..identity import Identity, identify
+from ..data import FusionData
+from ..identity import Identity, Inputs
 from ..rundir import RunDir
 from . import trainer
 from .course import Course
@@ -53,17 +53,24 @@ class _Member:
         CM2Error: The run cannot be held, begun or continued.
     """
 
-    def __init__(self, run: RunDir, identity: Identity, data: FusionData) -> None:
+    def __init__(
+        self, run: RunDir, identity: Identity, data: FusionData, sweep: str | None
+    ) -> None:
         trainer.require_same(run, identity)
         self.run, self.identity, self.data = run, identity, data
         self.lease = Lease(run.path)
         self.lease.__enter__()
         try:
             trainer.require_same_version(run)
-            self.warnings = trainer.begin(run, identity, data)
+            self.warnings = trainer.begin(run, identity, data, sweep)
             self.seconds = float(run.info["seconds"])
             journal = Commits(run, identity.digest, self.lease.check)
             self.course = Course.open(identity.config, data, journal)
+            if self.course.state.partial:
+                raise UnsupportedError(
+                    f"{run.path} was stopped within an epoch, and an ensemble continues whole "
+                    "ones. Give its `cm2 fuse` command again: it continues there."
+                )
         except BaseException:
             self.lease.__exit__(None, None, None)
             raise
@@ -93,6 +100,9 @@ def train_ensemble(
     chunk: int | None = None,
     progress: Progress = silent,
     stop: Stop | None = None,
+    inputs: Inputs | None = None,
+    until: int | None = None,
+    sweep: str | None = None,
 ) -> list[Outcome]:
     """Train runs of one shape together; finished ones are taken as they are.
 
@@ -104,6 +114,9 @@ def train_ensemble(
         chunk: Runs that are trained at a time; by default as many as memory allows.
         progress: Counts epochs of all runs.
         stop: Asked after every epoch of all runs.
+        inputs: See `trainer.fuse`, as `until` and `sweep`.
+        until: Pause every run after so many epochs.
+        sweep: The sweep that trains the runs and may drop their weights.
 
     Returns:
         What became of each, in the order of `configs`. A run that fails (its training is no
@@ -116,15 +129,16 @@ def train_ensemble(
         Interrupted: A stop was requested; the same call continues.
     """
     _require_one_shape(configs)
-    identities = [identify(config, cache) for config in configs]
+    inputs = inputs or Inputs(cache)
+    identities = [inputs.identify(config) for config in configs]
     places = outs or [cache / RUNS / identity.name for identity in identities]
     runs = {path: (RunDir(path), one) for path, one in zip(places, identities, strict=True)}
     errors: dict[Path, CM2Error] = {}
-    waiting = [item for item in runs.values() if not _taken(*item, errors)]
+    waiting = [item for item in runs.values() if not _taken(*item, sweep, errors)]
     if waiting:
         stop = stop or never()
         config = waiting[0][1].config
-        data = load(cache, config, waiting[0][1].cohort).to(choose(device))
+        data = inputs.load(waiting[0][1]).to(choose(device))
         if chunk is None:
             from .memory import largest_chunk
 
@@ -133,7 +147,8 @@ def train_ensemble(
         title = f"fuse {config.model} x {len(waiting)}"
         with progress(title, total, "epochs") as advance, reproducible(config.deterministic):
             for start in range(0, len(waiting), chunk):
-                _Chunk(waiting[start : start + chunk], data, errors).train(advance, stop)
+                part = waiting[start : start + chunk]
+                _Chunk(part, data, errors, until, sweep).train(advance, stop)
     return [Outcome(runs[path][0], errors.get(path)) for path in places]
 
 
@@ -144,12 +159,20 @@ class _Chunk:
         waiting: Runs that are not finished.
         data: Their rows.
         errors: Takes what went wrong, by directory.
+        until: Pause after so many epochs.
+        sweep: The sweep that trains the runs.
     """
 
     def __init__(
-        self, waiting: Sequence[Item], data: FusionData, errors: dict[Path, CM2Error]
+        self,
+        waiting: Sequence[Item],
+        data: FusionData,
+        errors: dict[Path, CM2Error],
+        until: int | None,
+        sweep: str | None,
     ) -> None:
         self.waiting, self.data, self.errors = waiting, data, errors
+        self.until, self.sweep = until, sweep
         self.members: dict[int, _Member] = {}  # by course
 
     def train(self, advance: Callable[[int], None], stop: Stop) -> None:
@@ -167,7 +190,7 @@ class _Chunk:
         said: dict[str, None] = {}
         for run, identity in self.waiting:
             try:
-                member = _Member(run, identity, self.data)
+                member = _Member(run, identity, self.data, self.sweep)
             except CM2Error as error:
                 self.errors[run.path] = error
                 continue
@@ -203,16 +226,18 @@ class _Chunk:
             stop.check(f"an epoch of {len(self.members)} runs is stored")
 
     def _compact(self, mapped: Mapped) -> bool:
-        """Finish the members whose training has ended; whether any is left."""
+        """Finish the members whose training has ended, let go of paused ones; is any left?"""
         left = []
         for e, course in enumerate(mapped.courses):
             if id(course) not in self.members:
                 continue
-            if not course.ended:
+            paused = self.until is not None and course.epoch > self.until
+            if not course.ended and not paused:
                 left.append(e)
                 continue
             try:
-                self.members[id(course)].finish()
+                if course.ended:
+                    self.members[id(course)].finish()
             except CM2Error as error:
                 self._fail(course, error)
             else:
@@ -238,14 +263,16 @@ def _require_one_shape(configs: Sequence[FuseConfig]) -> None:
         )
 
 
-def _taken(run: RunDir, identity: Identity, errors: dict[Path, CM2Error]) -> bool:
+def _taken(
+    run: RunDir, identity: Identity, sweep: str | None, errors: dict[Path, CM2Error]
+) -> bool:
     """Whether there is nothing to train: the run is finished, or its directory is another's."""
     try:
         trainer.require_same(run, identity)
     except CM2Error as error:
         errors[run.path] = error
         return True
-    return run.finished
+    return trainer.serves(run, sweep)
 
 
 __all__ = ["Outcome", "train_ensemble"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -86,6 +87,16 @@ def reproducible(deterministic: bool) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+
+
+def train_epoch(course: Course, data: FusionData) -> Figures:
+    """Train the next epoch, and return its mean losses.
+
+    Raises:
+        ConfigError: A loss or gradient is not finite.
+    """
+    ((_, meter),) = deque(_steps(course, data), maxlen=1)
+    return trained(meter.means())
 
 
 def _steps(course: Course, data: FusionData) -> Iterator[tuple[int, Meter]]:

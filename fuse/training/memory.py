@@ -46,7 +46,8 @@ def bytes_per_member(config: FuseConfig, data: FusionData) -> int:
     survey = len(rows) * len(data.specs) * config.hidden * 4 if model.surveyed else 0
     held = sum(kept.values())  # once more while the gradient is computed
     judged = held * PREDICT_ROWS // max(len(batch.y), 1) // 4  # without gradient, far less is kept
-    return COPIES * weights + max(2 * held, survey + judged)
+    total: int = COPIES * weights + max(2 * held, survey + judged)
+    return total
 
 
 def largest_chunk(configs: Sequence[FuseConfig], data: FusionData) -> int:

@@ -1,0 +1,93 @@
+"""A sweep in ensembles finds what a sweep of single runs finds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cm2.errors import Interrupted
+from cm2.fuse.sweep import engine_ensemble, engine_local
+from cm2.fuse.sweep.book import SweepDir
+from cm2.fuse.sweep.index import rows
+from cm2.fuse.sweep.runner import How, sweep
+from cm2.fuse.sweep.spec import SweepSpec, sweep_spec
+from cm2.progress import Stop
+
+TINY = {"model": "concat", "hidden": "4", "fusion_hidden": "4", "epochs": "2", "batch_size": "32"}
+HERE = How("ensemble", jobs=1, device="cpu")
+
+
+def spec() -> SweepSpec:
+    return sweep_spec(TINY, ("lr=1e-3,3e-2", "dropout=0,0.5"), {"seeds": "0:1", "keep": 1})
+
+
+@pytest.fixture
+def caches(make_cache: Callable[..., Path], tmp_path: Path) -> list[Path]:
+    first = make_cache(tmp_path / "a", modalities=("ehr", "cxr"))
+    return [first, Path(shutil.copytree(first, tmp_path / "b"))]
+
+
+def told(found: SweepDir) -> list[dict[str, object]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(found)]
+
+
+def assert_close(found: SweepDir, expected: SweepDir, close: float) -> None:
+    assert len(told(found)) == len(told(expected)) == 8
+    for ours, theirs in zip(told(found), told(expected), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            if isinstance(value, float):
+                value = pytest.approx(value, rel=close)
+            assert ours[name] == value, name
+
+
+def test_ensembles_give_the_index_of_single_runs(caches: list[Path]) -> None:
+    apart = sweep(spec(), caches[0], how=replace(HERE, engine="local"))
+    assert_close(sweep(spec(), caches[1], how=HERE), apart, 1e-4)
+
+
+def test_a_stopped_sweep_of_ensembles_continues(caches: list[Path]) -> None:
+    class StopAfterOneEpoch(Stop):
+        def check(self, finished: str) -> None:
+            if "an epoch of" in finished:
+                raise Interrupted(finished)
+
+    with pytest.raises(Interrupted, match="8 runs"):
+        sweep(spec(), caches[0], how=HERE, stop=StopAfterOneEpoch())
+    found = sweep(spec(), caches[0], how=HERE)
+    assert {row["status"] for row in rows(found)} == {"finished"}
+    assert_close(found, sweep(spec(), caches[1], how=HERE), 1e-5)
+
+
+@pytest.mark.parametrize(("measured", "together"), [(3.0, True), (1.5, False)])
+def test_the_measured_gain_against_the_processes_decides(
+    caches: list[Path], monkeypatch: pytest.MonkeyPatch, measured: float, together: bool
+) -> None:
+    import cm2.fuse.training.gain as module
+
+    asked: list[int] = []
+
+    def gain(configs: list[object], data: object) -> float:
+        asked.append(len(configs))
+        return measured
+
+    class Seen(Exception):
+        pass
+
+    def processes(*args: object) -> None:
+        raise Seen
+
+    monkeypatch.setattr(module, "gain", gain)
+    monkeypatch.setattr(engine_ensemble, "SMALLEST", 8)
+    monkeypatch.setattr(engine_local, "compute", processes)
+    how = replace(HERE, engine="auto", jobs=2)
+    if together:
+        assert {row["status"] for row in rows(sweep(spec(), caches[0], how=how))} == {"finished"}
+    else:
+        with pytest.raises(Seen):
+            sweep(spec(), caches[0], how=how)
+    assert asked == [8]
