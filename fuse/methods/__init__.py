@@ -13,6 +13,7 @@ from ...errors import ConfigError
 from .availability import AvailabilityOptions
 from .base import Method, NoHead, Options, Recorded
 from .cm2 import CM2Options
+from .concat import ConcatOptions
 from .daft import DAFTOptions
 from .drfuse import DrFuseOptions
 from .flexmoe import FlexMoEOptions
@@ -23,10 +24,12 @@ from .mmtm import MMTMOptions
 from .own import OWN, load_file
 from .recipes import PAPER_RECIPE
 from .shaspec import ShaSpecOptions
+from .transformer import TransformerOptions
 
 METHODS: dict[str, Method] = {
     "cm2": Method("cm2:CM2", CM2Options),
-    "concat": Method("concat:Concat"),
+    "concat": Method("concat:Concat", ConcatOptions),
+    "transformer": Method("transformer:TokenTransformer", TransformerOptions),
     "single": Method("single:Single", NoHead),
     "availability": Method("availability:Availability", AvailabilityOptions),
     "late": Method("late:Late", NoHead),

@@ -1,7 +1,8 @@
-"""Concatenation: absent modalities are zeros, and availability bits say so."""
+"""Concatenation: something stands in for absent modalities, and availability bits say so."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FuseConfig
+from ..methods.concat import ConcatOptions
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
-from .layers import Dropout
+from .layers import Dropout, keep_some
 from .task import binary
 
 
@@ -21,21 +23,33 @@ class Concat(FusionModel):
     The neighbour that any other fusion has to beat.
     """
 
-    absence: ClassVar[str] = "zeros and availability bits"
+    Options: ClassVar[type[ConcatOptions]] = ConcatOptions
+    absence: ClassVar[str] = "zeros, the mean or a learned vector; availability bits"
+
+    mean: Tensor
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
         self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
-        width = len(self.specs) * (config.hidden + 1)
+        self.options = ConcatOptions.of(config)
+        M = len(self.specs)
+        width = M * (config.hidden + self.options.bits)
         self.layer = nn.Linear(width, config.fusion_hidden)
         self.dropout = Dropout()
         self.linear = nn.Linear(config.fusion_hidden, targets)
+        if self.options.missing == "learned":
+            self.learned = nn.Parameter(0.02 * torch.randn(M, config.hidden))
+        if self.options.missing == "mean":
+            self.register_buffer("mean", torch.zeros(M, config.hidden))
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """Dropout of the embeddings and of the hidden layer."""
-        tokens = (len(self.specs), self.config.hidden)
-        head = (self.config.fusion_hidden,)
-        return {"dropout.tokens": tokens, "dropout.head": head} if training else {}
+        """Dropout of the embeddings and of the hidden layer; modalities withheld."""
+        if not training:
+            return {}
+        M = len(self.specs)
+        shapes: dict[str, tuple[int, ...]] = {"dropout.tokens": (M, self.config.hidden)}
+        shapes |= {"dropout.head": (self.config.fusion_hidden,)}
+        return shapes | ({"withheld": (M,)} if self.options.modality_dropout else {})
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit the normalisers."""
@@ -43,10 +57,33 @@ class Concat(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        z = self.encoders(batch)
-        tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
-        joined = torch.cat([tokens.flatten(1), batch.available.to(z.dtype)], -1)
+        kept = keep_some(
+            batch.available, self.options.modality_dropout, batch.noise.get("withheld")
+        )
+        z = self.encoders(dataclasses.replace(batch, available=kept))
+        tokens = self.completed(z, kept)
+        tokens = self.dropout(tokens, hyper.dropout, batch.noise.get("dropout.tokens"))
+        joined = tokens.flatten(1)
+        if self.options.bits:
+            joined = torch.cat([joined, kept.to(joined.dtype)], -1)
         hidden = self.layer(joined).relu()
         hidden = self.dropout(hidden, hyper.dropout, batch.noise.get("dropout.head"))
         logits: Tensor = self.linear(hidden)
         return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})
+
+    def completed(self, z: Tensor, available: Tensor) -> Tensor:
+        """Embeddings ``(B, M, D)`` with what stands in for the absent ones."""
+        if self.options.missing == "zero":
+            return z
+        stand_in = self.learned if self.options.missing == "learned" else self.mean
+        return torch.where(available.unsqueeze(-1), z, stand_in.to(z.dtype))
+
+    @torch.no_grad()
+    def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
+        """Renew the mean embeddings of the training stays."""
+        if self.options.missing == "mean":
+            batches = list(batches)
+            total = torch.stack([self.encoders(batch).double().sum(0) for batch in batches]).sum(0)
+            count = torch.stack([batch.available.sum(0) for batch in batches]).sum(0)
+            self.mean.copy_(total / count.clamp(min=1).unsqueeze(-1))
+        return {}

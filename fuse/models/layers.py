@@ -184,6 +184,24 @@ class PartNormaliser(Normaliser):
         return torch.where(mask.unsqueeze(-1), normal, 0.0)
 
 
+def keep_some(available: Tensor, p: float, noise: Tensor | None) -> Tensor:
+    """Withhold modalities at random, never all of a stay (modality dropout).
+
+    Args:
+        available: ``(B, M)`` bool.
+        p: Chance that a modality is withheld.
+        noise: Uniform numbers, ``(B, M)``; None withholds nothing.
+
+    Returns:
+        What is left, ``(B, M)`` bool; where all would go, the one with the largest number stays.
+    """
+    if noise is None:
+        return available
+    ranked = torch.where(available, noise, -1.0)
+    luckiest = ranked == ranked.amax(-1, keepdim=True)
+    return available & ((noise >= p) | luckiest)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Average over the parts that are there.
 

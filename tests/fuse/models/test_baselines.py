@@ -12,6 +12,7 @@ from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import build
 from cm2.fuse.methods import METHODS
 from cm2.fuse.models import MODELS
+from cm2.fuse.models.concat import Concat
 from cm2.fuse.models.daft import DAFT
 from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec
 from cm2.fuse.models.late import Late
@@ -166,3 +167,23 @@ def test_daft_starts_near_the_anchors_own_states() -> None:
     values, mask = model.modulated(states, real, z, batch.available)
     assert torch.equal(values, states[0])
     assert torch.equal(mask, real[0])
+
+
+@pytest.mark.parametrize("missing", ["zero", "mean", "learned"])
+def test_what_stands_in_for_an_absent_embedding(missing: str) -> None:
+    config = FuseConfig.of({**SMALL, "model": "concat", "options": {"missing": missing}})
+    model, batch = build(SPECS, config), make_batch(40)
+    assert isinstance(model, Concat)
+    model.start([batch])
+    model.refresh(1, [batch])
+    z = model.encoders(batch)
+    for m in range(3):
+        has = batch.available[:, m]
+        expected = {
+            "zero": lambda m=m: torch.zeros(16),
+            "mean": lambda m=m, has=has: z[has, m].mean(0),
+            "learned": lambda m=m: model.learned[m],
+        }[missing]()
+        found = model.completed(z, batch.available)[:, m]
+        torch.testing.assert_close(found[~has], expected.expand((~has).sum(), -1))
+        assert torch.equal(found[has], z[has, m])

@@ -24,6 +24,9 @@ from cm2.fuse.synthetic import make_batch, noisy, with_x
 IMPUTE = ("skip", "zero", "mean", "learned", "marginal", "conditional", "conditional-median")
 PRESETS = [subject for name in NAMES for subject in subjects(name)]
 SWITCHES = [
+    pytest.param(
+        {"model": "concat", "options": {"modality_dropout": 0.5}}, id="concat-modality-dropout"
+    ),
     *(
         pytest.param({"model": name, "series_encoder": "transformer"}, id=f"{name}-transformer")
         for name in ("concat", "mmtm", "daft")

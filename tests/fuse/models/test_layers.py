@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from cm2.fuse.models.layers import LSTM, Dropout, Normaliser, masked_mean, unit_scale
+from cm2.fuse.models.layers import LSTM, Dropout, Normaliser, keep_some, masked_mean, unit_scale
 
 
 def both(width: int, hidden: int) -> tuple[LSTM, nn.LSTM]:
@@ -101,3 +102,18 @@ def test_unknown_cells_enter_no_statistic_and_become_the_mean() -> None:
         assert torch.allclose(out[..., column][there], expected, atol=1e-5)
         assert (out[..., column][~there] == 0).all()
     assert torch.equal(out[..., 2:], known.float())
+
+
+def test_modality_dropout_withholds_its_share_and_never_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    available = torch.rand(4000, 3, generator=generator) < 0.7
+    available[:, 0] |= ~available.any(1)
+    noise = torch.rand(4000, 3, generator=generator)
+    kept = keep_some(available, 0.4, noise)
+    assert not (kept & ~available).any()
+    assert kept.any(1).all()
+    full = available.all(1)
+    # 0.4 are withheld, but for one in three of the stays that would lose everything
+    expected = 1 - 0.4 + 0.4**3 / 3
+    assert kept[full].float().mean().item() == pytest.approx(expected, abs=0.02)
+    assert torch.equal(keep_some(available, 0.4, None), available)
