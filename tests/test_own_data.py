@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from PIL import Image
 
 from cm2.cache.cohort import Cohort
@@ -48,6 +49,7 @@ def made_files(folder: Path) -> None:
         (folder / name).write_text("\n".join([header[name], *lines]) + "\n")
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run_as_they_stand(tmp_path: Path) -> None:
     made_files(tmp_path)
     (block,) = re.findall(r"```console\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

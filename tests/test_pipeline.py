@@ -27,7 +27,8 @@ from cm2.cli import main
 main()
 """
 
-FUSE = ["--task", "ihm", "--hidden", "16", "--fusion-hidden", "16", "--epochs", "4"]
+SMALL = ["--task", "ihm", "--hidden", "16", "--epochs", "4"]
+FUSE = [*SMALL, "--fusion-hidden", "16"]
 FUSE += ["--K", "3", "--copula", "frank", "--impute", "conditional", "--copula-dim", "4"]
 
 # What carries times or paths, and is therefore not compared; a receipt is a shortcut that looks at
@@ -139,7 +140,7 @@ def test_extracting_another_modality_changes_no_identity(source: Path, tmp_path:
     target = tmp_path / "cache"
     extract = ["extract", "--data", str(source), "--cache", str(target), "--modality"]
     assert run(*extract, "ehr").returncode == 0
-    single = ["fuse", "--cache", str(target), "--model", "single", "--modalities", "ehr", *FUSE]
+    single = ["fuse", "--cache", str(target), "--model", "single", "--modalities", "ehr", *SMALL]
     assert run(*single).returncode == 0
     before = one_run(target)
     assert run(*extract, "report").returncode == 0

@@ -384,6 +384,7 @@ def test_all_means_what_the_source_offers(mimic3: Callable[..., object], tmp_pat
 # --- several processes, several weights ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_modalities_at_once_end_as_one_after_the_other(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:

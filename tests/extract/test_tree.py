@@ -332,6 +332,7 @@ def restated() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_tree_of_the_real_demo_gives_the_series_of_its_raw_tables(
     shared: Path, restated: ModuleType, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def notes(shared: Path) -> list[str]:
         return [row["clinical_notes"] for row in csv.DictReader(file) if row["clinical_notes"]]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("cls", marks=pytest.mark.slow)])
 def test_clinical_notes_have_the_vectors_of_transformers(
     pooling: Pooling, minilm: Path, notes: list[str]
 ) -> None:

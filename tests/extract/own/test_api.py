@@ -196,7 +196,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
         "import sys, cm2; "
         "assert not {'torch', 'polars', 'pyarrow', 'numpy'} & set(sys.modules); "
-        "names = ['CM2Classifier', '__version__', 'load_run', 'open_cache', 'write_cache']; "
+        "names = ['CM2Classifier', '__version__', 'compare', 'evaluate', 'extract', 'fuse']; "
+        "names += ['load_run', 'open_cache', 'register_model', 'write_cache']; "
         "assert dir(cm2) == names; "
         "assert callable(cm2.write_cache) and callable(cm2.open_cache); "
         "assert not hasattr(cm2, 'nothing')"

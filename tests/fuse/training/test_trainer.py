@@ -153,6 +153,7 @@ def count_steps(small_cache: Path, place: Path, monkeypatch: pytest.MonkeyPatch)
     return len(steps)
 
 
+@pytest.mark.fault
 def test_a_failure_at_any_write_leaves_a_run_that_ends_the_same(
     small_cache: Path, place: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
