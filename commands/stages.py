@@ -26,6 +26,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..fuse.group import RunGroup
+    from ..fuse.rundir import RunDir
 
 
 def demo(
@@ -120,6 +121,7 @@ def fuse(
     device: str,
     save_steps: int,
     workers: int,
+    final: bool,
     show_config: bool,
     dry_run: bool,
     time_limit: float | None,
@@ -156,9 +158,11 @@ def fuse(
             device=device,
             progress=bars(),
             stop=stopping(time_limit),
+            save_steps=save_steps,
+            workers=workers,
         )
-        _show_group(group, as_json)
-        suggest(f"cm2 evaluate {group.path} --cache {cache}")
+        _show_group(group, _look(group, cache) if final else None, as_json)
+        suggest(f"cm2 {'report' if final else 'evaluate'} {group.path} --cache {cache}")
         return
     if dry_run:
         print_json(trainer.plan(settings, cache, out))
@@ -175,21 +179,32 @@ def fuse(
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
         return
-    metrics = run.metrics("val") or {}
+    judged = {"val": run.metrics("val") or {}}
+    if final:
+        judged["test"] = _look(run, cache)
     if as_json:
-        print_json({"run": str(run.path), "val": metrics})
+        print_json({"run": str(run.path), **judged})
     else:
-        print(metric_table([(run.info.get("model", settings.model), "val", metrics)]))
+        name = run.info.get("model", settings.model)
+        print(metric_table([(name, split, metrics) for split, metrics in judged.items()]))
         print(f"run: {run.path}")
-    suggest(f"cm2 evaluate {run.path} --cache {cache}")
+    suggest(f"cm2 {'report' if final else 'evaluate'} {run.path} --cache {cache}")
 
 
-def _show_group(group: RunGroup, as_json: bool) -> None:
-    """Print every member of a group, and all together."""
+def _look(run: RunDir | RunGroup, cache: Path) -> dict[str, Any]:
+    """Judge the test stays, unless that was done: giving a command again is no second look."""
+    from ..fuse.evaluation.evaluate import evaluate
+
+    return run.metrics("test") or evaluate(run, cache, "test", progress=bars())
+
+
+def _show_group(group: RunGroup, test: dict[str, Any] | None, as_json: bool) -> None:
+    """Print every member of a group, all together, and the test stays if they were looked at."""
     together = group.metrics("val") or {}
     if as_json:
         members = [{"run": str(run.path), "val": run.metrics("val")} for run in group.members]
-        print_json({"group": str(group.path), "val": together, "members": members})
+        judged = {"val": together} if test is None else {"val": together, "test": test}
+        print_json({"group": str(group.path), **judged, "members": members})
         return
     folds = group.kind == "folds"
     lines = [
@@ -197,7 +212,10 @@ def _show_group(group: RunGroup, as_json: bool) -> None:
         for run in group.members
         if (metrics := run.metrics("val"))
     ]
-    print(metric_table([*lines, ("together", "val", together)]))
+    lines.append(("together", "val", together))
+    if test is not None:
+        lines.append(("together", "test", test))
+    print(metric_table(lines))
     if (sd := together["auroc"].get("sd")) is not None:
         print(
             f"AUROC {together['auroc']['value']:.3f} ± {sd:.3f} over {len(together['seeds'])} seeds"
@@ -265,6 +283,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             help="Store the state after every N steps too, not only after epochs.", min=0
         )
         ahead = typer.Option(help="Threads that read films ahead in mode stream.", min=0, max=64)
+        last = typer.Option("--final", help="Judge the test stays too; the look is counted.")
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
             _own("cache", CacheOption, Path("cm2-cache")),
@@ -276,6 +295,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("device", Annotated[str, where], "auto"),
             _own("save_steps", Annotated[int, steps], 0),
             _own("workers", Annotated[int, ahead], 2),
+            _own("final", Annotated[bool, last], False),
             _own("show_config", Annotated[bool, show], False),
             *own,
         ]

@@ -22,7 +22,6 @@ STREAM_ONLY = (
     "augment",
     "trunk_norm",
     "lr_trunk",
-    "lr_text",
     "freeze_trunk_epochs",
     "accumulate",
 )

@@ -234,7 +234,6 @@ class FuseConfig(BaseModel):
         "or over all processes (GPUs only).",
     )
     lr_trunk: float = Field(1e-4, gt=0, description="Stream: learning rate of film encoders.")
-    lr_text: float = Field(2e-5, gt=0, description="Stream: learning rate of text encoders.")
     freeze_trunk_epochs: int = Field(
         0, ge=0, description="Stream: first epochs in which the encoders stand still."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.layout import RUNS
-from ..errors import CM2Error, DataError
+from ..errors import CM2Error, DataError, IntegrityError
 from .group import RunGroup, is_group
 from .identity import modality_names
 from .methods import short
@@ -26,8 +26,9 @@ def list_runs(folder: Path, task: str = "") -> list[dict[str, Any]]:
 
     Returns:
         Rows of name, kind (`run`, or `seeds` or `folds` with their number), state (`finished`,
-        `unfinished` or `damaged`), model, task, modalities, val_auroc, test_auroc (value, low,
-        high; None where not judged), looks at the test stays, started, and detail.
+        `unfinished`, `damaged`, or `unreadable` by this version), model, task, modalities,
+        val_auroc, test_auroc (value, low, high; None where not judged), looks at the test stays,
+        started, and detail.
 
     Raises:
         DataError: There is no such folder, or it holds no run.
@@ -59,7 +60,8 @@ def _row(path: Path) -> dict[str, Any]:
     try:
         return row | (_group(RunGroup.open(path)) if is_group(path) else _run(RunDir.open(path)))
     except CM2Error as error:
-        return row | {"state": "damaged", "detail": str(error)}
+        state = "damaged" if isinstance(error, IntegrityError) else "unreadable"
+        return row | {"state": state, "detail": str(error)}
 
 
 def _run(run: RunDir) -> dict[str, Any]:

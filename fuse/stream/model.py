@@ -98,12 +98,7 @@ class Streamed(FusionModel):
 
     def rates(self) -> dict[str, float]:
         """Learning rates of the method and of the trunks."""
-        config = self.config
-        own = {
-            f"trunks.{i}.": config.lr_trunk if isinstance(trunk, FilmTrunk) else config.lr_text
-            for i, trunk in enumerate(self.trunks)
-        }
-        return {**super().rates(), **own}
+        return {**super().rates(), "trunks.": self.config.lr_trunk}
 
     def combine_gradients(self) -> None:
         """Add up the gradients of the trunks over all processes, and take the first one's norms."""

@@ -62,6 +62,8 @@ def fuse_group(
     device: str = "auto",
     progress: Progress = silent,
     stop: Stop | None = None,
+    save_steps: int = 0,
+    workers: int = 2,
 ) -> RunGroup:
     """Train every member of a group; finished ones are taken as they are.
 
@@ -76,6 +78,8 @@ def fuse_group(
         device: See `trainer.fuse`.
         progress: Counts runs, and the epochs of each.
         stop: Asked after every epoch.
+        save_steps: See `trainer.fuse`.
+        workers: See `trainer.fuse`.
 
     Raises:
         ConfigError: `out` holds something else, or a configuration cannot be meant.
@@ -97,7 +101,16 @@ def fuse_group(
     with progress(f"fuse {kind}", len(configs), "runs") as advance:
         for one in configs:
             try:
-                runs.append(trainer.fuse(one, cache, device=device, progress=progress, stop=stop))
+                run = trainer.fuse(
+                    one,
+                    cache,
+                    device=device,
+                    progress=progress,
+                    stop=stop,
+                    save_steps=save_steps,
+                    workers=workers,
+                )
+                runs.append(run)
             except CM2Error as error:
                 said = f"seed {one.seed}" + (f", fold {one.fold}" if one.folds else "")
                 error.args = (f"The member of {said} of the group {path}: {error}",)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cm2.cache import atomic
 from cm2.errors import DataError
 from cm2.fuse.group import RunGroup
 from cm2.fuse.listing import list_runs
@@ -46,6 +47,13 @@ def test_a_damaged_run_is_said_to_be_and_hides_no_other(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("frank", "gumbe"))
     states = {row["name"]: row["state"] for row in list_runs(tmp_path)}
     assert states == {"a": "damaged", "b": "finished"}
+
+
+def test_a_run_whose_options_another_version_took_is_unreadable_not_damaged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", splits=("val",))
+    options = {**run.record["config"], "long_gone": 1}
+    atomic.write_json(run.path / "config.json", {"config": options})
+    assert [row["state"] for row in list_runs(tmp_path)] == ["unreadable"]
 
 
 @pytest.mark.parametrize("there", [True, False])

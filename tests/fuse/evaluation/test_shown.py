@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from cm2 import cli
 from cm2.fuse.config import FuseConfig
+from cm2.fuse.rundir import RunDir
 from cm2.fuse.training.groups import fuse_group
 from cm2.fuse.training.trainer import fuse
 
@@ -99,6 +101,20 @@ def test_predictions_from_outside_are_checked(
         file.write_text(text)
         assert main(["-q", "compare", str(run.path), "--predictions", str(file)]) == 3
         assert words in capsys.readouterr().err
+
+
+def test_test_stays_are_looked_at_only_under_final_and_once(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["-q", "fuse", "--cache", str(cache), "--task", "ihm", "--model", "concat", "--json"]
+    command += ["--hidden", "8", "--fusion-hidden", "8", "--epochs", "1", "--seed", "11"]
+    looks = []
+    for options in ([], ["--final"], ["--final"]):
+        assert main([*command, *options]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        looks.append(RunDir(Path(shown["run"])).info["looks"].get("test", 0))
+        assert ("test" in shown) == bool(options)
+    assert looks == [0, 1, 1]
 
 
 def test_a_seed_list_on_the_command_line_trains_a_group(
