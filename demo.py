@@ -12,13 +12,13 @@ from .progress import Progress, Stop, never, silent
 MODALITIES = ("ehr", "cxr", "report")
 
 MODELS: dict[str, dict[str, Any]] = {
-    "CM2": {"model": "cm2"},
+    "CM2": {"model": "cm2", "fusion_hidden": 64},
     "EHR only": {"model": "single", "modalities": ("ehr",)},
-    "concat": {"model": "concat"},
+    "concat": {"model": "concat", "fusion_hidden": 64},
 }
 """What the demo trains: the method, and the plain neighbours it has to beat."""
 
-SMALL = {"hidden": 48, "fusion_hidden": 64, "epochs": 60, "patience": 12, "batch_size": 32}
+SMALL = {"hidden": 48, "epochs": 60, "patience": 12, "batch_size": 32}
 """Widths and epochs that suit a few hundred stays."""
 
 
