@@ -126,6 +126,7 @@ def test_a_run_of_one_hospital_predicts_another_with_or_without_labels(
     assert set(found["pattern"]) == {"labs+vitals", "vitals", "labs"}
 
 
+@pytest.mark.slow
 def test_films_notes_and_an_outcome_with_gaps_go_the_whole_way(
     shared: Path, tmp_path: Path
 ) -> None:

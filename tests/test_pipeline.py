@@ -200,6 +200,7 @@ def test_a_second_process_on_a_running_directory_is_told_who_runs_it(
         "cohorts/default/cohort.json",
     ],
 )
+@pytest.mark.fault
 def test_a_flipped_bit_in_the_cache_is_refused_with_a_remedy(
     cache: Path, tmp_path: Path, pattern: str
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_flipped_bit_in_the_cache_is_refused_with_a_remedy(
 
 
 @pytest.mark.parametrize("name", ["config.json", "best.safetensors"])
+@pytest.mark.fault
 def test_a_flipped_bit_in_a_run_is_refused_with_a_remedy(
     cache: Path, tmp_path: Path, name: str
 ) -> None:

@@ -47,6 +47,7 @@ def _differences_agree(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_gradients_equal_finite_differences_at_all_vector_points(shared: Path, family: str) -> None:
     kind = "elliptical" if family in ("gaussian", "student") else "archimedean"
     copula = get_copula(family)

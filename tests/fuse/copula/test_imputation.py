@@ -181,6 +181,7 @@ def test_median_is_the_draw_at_one_half() -> None:
 
 
 @pytest.mark.parametrize("family", COUPLED)
+@pytest.mark.slow
 def test_gradient_reaches_marginals_copula_and_present_modalities(family: str) -> None:
     joint = some_joint(2, 3, 2, family)
     q = uniforms(joint, 2, 4)
