@@ -79,14 +79,15 @@ def reproducible(deterministic: bool) -> Iterator[None]:
     Args:
         deterministic: Also refuse operations that have no deterministic algorithm.
     """
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(deterministic or strict)
+    # Not use_deterministic_algorithms, which imports the compiler: seconds for every process.
+    torch.set_deterministic_debug_mode("error" if deterministic else before)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(before)
 
 
 def train_epoch(course: Course, data: FusionData) -> Figures:
