@@ -1,127 +1,275 @@
 """What training a film's encoder end to end is worth, and what it costs, on one cohort.
 
-Three arms on the same stays and folds: a trunk that stays as its seed made it, the same trunk
-trained end to end, and the vectors of the trained trunk in a cache with a new fusion on top. The
-folds are pooled, so every stay is tested once by a model that has not seen its patient.
+Three arms on the same stays, folds, seeds and random trunks: the trunk as its seed made it, encoded
+once into the cache (frozen cache); the same trunk trained end to end (stream); and the vectors of
+that trained trunk in the cache with a new fusion on top (stream, then cache). Folds are pooled, so
+every stay is tested once by a model that has not seen its patient.
 
-    cm2 extract --data ROOT --cache C --modality cxr --level pixels --side 64
-    python -m benchmarks.stream_compare C --data ROOT --trunk resnet8
+    python -m benchmarks.stream_compare C --data ROOT --side 64 --trunk resnet8 --seeds 0:4
+    python -m benchmarks.stream_compare C --config TABLES/own.toml --task icu --seeds 0:4
+
+Rates and epochs were settled on validation stays of other seeds (`--validation` prints no more).
+What is trained is kept in the cache: a killed call continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from sklearn.metrics import roc_auc_score
+import torch
 
-from cm2.extract.config import ExtractConfig
-from cm2.extract.runner import extract
+import cm2
+from cm2.cache import atomic
+from cm2.cache.fingerprint import fingerprint
+from cm2.console import table
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.inference import predict
+from cm2.fuse.evaluation.compare import compare
+from cm2.fuse.evaluation.evaluate import evaluate
+from cm2.fuse.group import RunGroup
 from cm2.fuse.rundir import RunDir
+from cm2.fuse.training.groups import parse_seeds
 from cm2.fuse.training.trainer import fuse
 
-FROZEN = {"lr_trunk": 1e-30, "trunk_norm": "frozen", "augment": False}
+FROZEN, STREAM, CACHED = "frozen cache", "stream", "stream, then cache"
+Job = tuple[str, int, int]
+"""Arm, seed, fold."""
+Cost = dict[str, float]
 
 
 def main() -> None:
-    """Train every arm on every fold and seed, and print one line for each arm."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Train every arm on every seed and fold, and print one line for each arm."""
+    given = _arguments()
+    costs = Costs(given.out / "costs.json")
+    source = {"data": given.data} if given.data else {"config": given.config}
+    source |= {"cache": given.cache, "modality": given.modality}
+    cm2.extract(**source, level="pixels", side=given.side)
+    seeds, folds = parse_seeds(given.seeds), range(given.folds)
+
+    frozen: dict[int, str] = {}
+    for seed in seeds:
+        options = {"encoder": given.trunk, "weights": f"random:{seed}", "side": given.side}
+        frozen[seed] = costs.of((FROZEN, seed, -1), "encode", _encoding(source | options))
+    configs = {
+        (STREAM, seed, fold): _streaming(given, seed, fold) for seed in seeds for fold in folds
+    }
+    runs = _trained(configs, given, costs)
+    for (_, seed, fold), run in tuple(runs.items()):
+        space = costs.of((CACHED, seed, fold), "encode", _encoding({**source, "weights": run}))
+        configs[CACHED, seed, fold] = _cached(given, seed, fold, space)
+        configs[FROZEN, seed, fold] = _cached(given, seed, fold, frozen[seed])
+    runs = _trained(configs, given, costs)
+
+    groups = {
+        arm: _group(
+            given, arm, [RunDir.open(Path(run)) for job, run in runs.items() if job[0] == arm]
+        )
+        for arm in (FROZEN, STREAM, CACHED)
+    }
+    if given.validation:
+        for arm, group in groups.items():
+            values = [run.metrics("val")["auroc"]["value"] for run in group.members]  # type: ignore[index]
+            print(arm, f"validation AUROC {sum(values) / len(values):.3f}, {len(values)} runs")
+        return
+    for group in groups.values():
+        for run in group.members:
+            if run.metrics("test") is None:  # giving the command again is no second look
+                evaluate(run, given.cache, "test", replicates=0)
+    _print(groups, costs, given)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--data", type=Path, help="source of the films, for the third arm")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="root of MIMIC tables and films")
+    source.add_argument("--config", type=Path, help="TOML file of data of your own")
+    parser.add_argument("--modality", default="cxr")
     parser.add_argument("--task", default="ihm")
+    parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--trunk", default="resnet8")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr-trunk", type=float, default=1e-3)
+    parser.add_argument("--seeds", default="0:4")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--validation", action="store_true", help="judge no test stay")
+    parser.add_argument("--out", type=Path, help="groups and costs; default: below the cache")
     given = parser.parse_args()
-    found: dict[str, list[np.ndarray]] = {}
-    seconds: dict[str, float] = {}
-    rows: list[dict[str, object]] = []
-    for seed in range(given.seeds):
-        base = {
-            "task": given.task,
-            "model": "single",
-            "modalities": ("cxr",),
-            "hidden": 32,
-            "epochs": given.epochs,
-            "patience": given.epochs,
-            "warmup": 1,
-            "batch_size": 16,
-            "lr": 1e-3,
-            "seed": seed,
-            "folds": 5,
-        }
-        streaming = {**base, "mode": "stream", "trunk": (f"cxr={given.trunk}",), "lr_trunk": 1e-3}
-        for fold in range(5):
-            runs = {
-                "frozen random trunk": fused(given.cache, {**streaming, **FROZEN, "fold": fold}),
-                "end to end": fused(given.cache, {**streaming, "fold": fold}),
-            }
-            if given.data is not None:
-                began = time.monotonic()
-                trained = str(runs["end to end"][0].path)
-                config = {"data": given.data, "cache": given.cache, "modality": "cxr"}
-                options = ExtractConfig.model_validate({**config, "weights": (trained,)})
-                space = extract(options).modalities[0].space
-                again = {**base, "modalities": (f"cxr@{space}",), "fold": fold}
-                run, spent = fused(given.cache, again)
-                runs["end to end, then cached"] = (run, time.monotonic() - began)
-            for arm, (run, spent) in runs.items():
-                table = predict(run, given.cache, "test").select(["stay_id", "y", "p"])
-                seconds[arm] = seconds.get(arm, 0.0) + spent
-                rows += [{"arm": arm, "seed": seed, **row} for row in table.to_pylist()]
-    stays = sorted({row["stay_id"] for row in rows if row["y"] is not None})
-    place = {stay: i for i, stay in enumerate(stays)}
-    y = np.zeros(len(stays))
-    for arm in seconds:
-        p = np.zeros((given.seeds, len(stays)))
-        for row in rows:
-            if row["arm"] == arm and row["y"] is not None:
-                p[int(str(row["seed"])), place[row["stay_id"]]] = row["p"]
-                y[place[row["stay_id"]]] = row["y"]
-        found[arm] = list(p)
-    report(y, found, seconds, given.seeds)
+    given.out = given.out or given.cache / "stream_compare"
+    return given
 
 
-def fused(cache: Path, options: dict[str, object]) -> tuple[RunDir, float]:
-    """Train a run, and say how many seconds it took."""
-    began = time.monotonic()
-    run = fuse(FuseConfig.of(options), cache, device="cpu")
-    return run, time.monotonic() - began
+def _base(given: argparse.Namespace, seed: int, fold: int) -> dict[str, Any]:
+    return {
+        "task": given.task,
+        "model": "single",
+        "hidden": 32,
+        "epochs": given.epochs,
+        "patience": given.epochs,
+        "batch_size": 16,
+        "lr": given.lr,
+        "seed": seed,
+        "folds": given.folds,
+        "fold": fold,
+    }
 
 
-def report(
-    y: np.ndarray, found: dict[str, list[np.ndarray]], seconds: dict[str, float], seeds: int
-) -> None:
-    """Mean AUROC over seeds with a bootstrap of stays, and the paired difference to the first."""
-    random = np.random.default_rng(0)
-    draws = [random.integers(0, len(y), len(y)) for _ in range(1000)]
-    draws = [rows for rows in draws if 0 < y[rows].sum() < len(y)]
-    print(f"{len(y)} stays, {int(y.sum())} positives, {seeds} seeds, 5 folds pooled")
-    first: np.ndarray | None = None
-    for arm, predictions in found.items():
-        value = np.mean([roc_auc_score(y, p) for p in predictions])
-        sd = np.std([roc_auc_score(y, p) for p in predictions], ddof=1) if seeds > 1 else 0.0
-        resampled = np.array(
-            [np.mean([roc_auc_score(y[rows], p[rows]) for p in predictions]) for rows in draws]
+def _streaming(given: argparse.Namespace, seed: int, fold: int) -> dict[str, Any]:
+    return {
+        **_base(given, seed, fold),
+        "mode": "stream",
+        "modalities": (given.modality,),
+        "trunk": (f"{given.modality}={given.trunk}",),
+        "init": (f"{given.modality}=random:{seed}",),
+        "lr_trunk": given.lr_trunk,
+    }
+
+
+def _cached(given: argparse.Namespace, seed: int, fold: int, space: str) -> dict[str, Any]:
+    return {**_base(given, seed, fold), "modalities": (f"{given.modality}@{space}",)}
+
+
+class Costs:
+    """Seconds of every part that was computed, kept beside the groups.
+
+    Args:
+        path: Their file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seconds: dict[str, Cost] = (
+            atomic.read_json(path, "Remove it.")["seconds"] if path.is_file() else {}
         )
-        line = {
-            "arm": arm,
-            "auroc": round(float(value), 3),
-            "interval": [round(float(v), 3) for v in np.quantile(resampled, [0.025, 0.975])],
-            "sd_over_seeds": round(float(sd), 3),
-            "seconds_per_run": round(seconds[arm] / (5 * seeds), 1),
-        }
-        if first is None:
-            first = resampled
-        else:
-            difference = np.quantile(resampled - first, [0.025, 0.5, 0.975])
-            line["minus_first"] = [round(float(v), 3) for v in difference]
-        print(json.dumps(line))
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def of(self, job: Job, part: str, work: Callable[[], tuple[str, Cost]]) -> str:
+        """Do a part and add what it took."""
+        result, cost = work()
+        self.add(job, part, cost)
+        return result
+
+    def add(self, job: Job, part: str, cost: Cost) -> None:
+        """Add the seconds of a part; one that was done before costs next to nothing again."""
+        name = " ".join(map(str, (*job, part)))
+        known = self._seconds.get(name, {"wall": 0.0, "cpu": 0.0})
+        if cost["wall"] > known["wall"]:
+            self._seconds[name] = cost
+            atomic.write_json(self._path, {"seconds": self._seconds})
+
+    def mean(self, arm: str, part: str, kind: str) -> float:
+        """Mean over the runs of an arm."""
+        found = [
+            c[kind]
+            for n, c in self._seconds.items()
+            if n.startswith(f"{arm} ") and n.endswith(part)
+        ]
+        return sum(found) / max(len(found), 1)
+
+
+def _encoding(options: dict[str, Any]) -> Callable[[], tuple[str, Cost]]:
+    def encode() -> tuple[str, Cost]:
+        with _Timer() as timer:
+            summary = cm2.extract(**options)
+        return summary.modalities[0].space, timer.cost
+
+    return encode
+
+
+class _Timer:
+    def __enter__(self) -> _Timer:
+        self._began = time.monotonic(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu = self._began
+        self.cost = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu}
+
+
+def _train(config: dict[str, Any], cache: Path) -> tuple[str, Cost]:
+    torch.set_num_threads(1)
+    with _Timer() as timer:
+        run = fuse(FuseConfig.of(config), cache, device="cpu")
+    return str(run.path), timer.cost
+
+
+def _trained(
+    configs: dict[Job, dict[str, Any]], given: argparse.Namespace, costs: Costs
+) -> dict[Job, str]:
+    """Train what is not trained yet, one run in each process."""
+    runs: dict[Job, str] = {}
+    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+        jobs = {job: pool.submit(_train, config, given.cache) for job, config in configs.items()}
+        for place, (job, future) in enumerate(jobs.items(), 1):
+            runs[job], cost = future.result()
+            costs.add(job, "train", cost)
+            print(f"{place} of {len(jobs)}: {job[0]}, seed {job[1]}, fold {job[2]}", flush=True)
+    return runs
+
+
+def _group(given: argparse.Namespace, arm: str, runs: Sequence[RunDir]) -> RunGroup:
+    digest = fingerprint([run.info["identity"] for run in runs])
+    name = f"{arm.replace(', ', ' ').replace(' ', '-')}-{given.task}-{digest[:12]}"
+    content = {"identity": digest, "kind": "folds", "folds": given.folds}
+    return RunGroup.write(given.out / name, runs, content)
+
+
+def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace) -> None:
+    names = {str(group.path): arm for arm, group in groups.items()}
+    against = {
+        base: compare([*groups.values()], groups[base], metrics=("auroc", "aupr"))
+        for base in (FROZEN, STREAM)
+    }
+    differences = {
+        (names[row["run"]], base, row["metric"]): row
+        for base, rows in against.items()
+        for row in rows
+    }
+    cells = []
+    for row in against[FROZEN]:
+        arm, metric = names[row["run"]], row["metric"]
+        line = [
+            arm,
+            metric,
+            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            f"{row['sd']:.3f}" if row["sd"] is not None else "",
+        ]
+        for base in (FROZEN, STREAM):
+            other = differences[arm, base, metric]
+            line.append(
+                f"{other['difference']:+.3f} [{other['difference_low']:+.3f}, "
+                f"{other['difference_high']:+.3f}] p {other['p_bootstrap']:.3g}"
+                if "difference" in other
+                else ""
+            )
+        line += [
+            f"{costs.mean(arm, part, kind):.1f}"
+            for part in ("encode", "train")
+            for kind in ("wall", "cpu")
+        ]
+        cells.append(line)
+    first = against[FROZEN][0]
+    print(
+        f"{given.task}, {given.trunk}, films {given.side} x {given.side}: {first['n']} stays, "
+        f"{first['positives']} with the event, {first['seeds']} seeds, {given.folds} folds pooled, "
+        f"lr {given.lr:g}, lr of the trunk {given.lr_trunk:g}, {given.epochs} epochs"
+    )
+    head = ["arm", "metric", "value", "sd", "minus frozen", "minus stream"]
+    head += ["encode s", "encode CPU s", "train s", "train CPU s"]
+    print(table(head, cells))
+    print("Seconds are those of one run; a frozen trunk encodes once for all folds.")
+    print(json.dumps({arm: str(group.path) for arm, group in groups.items()}))
 
 
 if __name__ == "__main__":

@@ -210,8 +210,9 @@ class ExtractConfig(BaseModel):
         default=256,
         ge=32,
         le=2048,
-        description="Of the level pixels: short side to which a film is resized; its square centre "
-        "is stored. Training cuts 7/8 of it: 224 of 256, as published.",
+        description="Short side to which a film is resized. Of the level pixels the square centre "
+        "is stored, and training cuts 7/8 of it; other levels encode those 7/8: 224 of 256, as "
+        "published.",
     )
     views: int = Field(
         default=0,
@@ -326,8 +327,6 @@ class ExtractConfig(BaseModel):
             )
         if self.level == "pixels" and self.views:
             raise ValueError("--level pixels stores no augmented copies; leave --views out")
-        if self.level != "pixels" and self.side != type(self).model_fields["side"].default:
-            raise ValueError("--side is that of stored pixels; give --level pixels too")
         return self
 
     @field_validator("encoder", "weights", mode="before")

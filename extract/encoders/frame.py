@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+SIDE = 256
+"""Short side in pixels to which films are resized, as published."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """How a decoded film becomes the picture that an encoder sees.
@@ -21,7 +25,7 @@ class Frame:
         resample: Filter of the resizing, by Pillow's name in lower case.
     """
 
-    resize: int | tuple[int, int] = 256
+    resize: int | tuple[int, int] = SIDE
     crop: tuple[int, int] | None = (224, 224)
     resample: str = "bilinear"
 
@@ -61,4 +65,4 @@ class Frame:
 FRAME = Frame()
 """The published frame: short side 256, centre 224 x 224, bilinear."""
 
-__all__ = ["FRAME", "Frame"]
+__all__ = ["FRAME", "SIDE", "Frame"]

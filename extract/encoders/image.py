@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import ConfigError, UnsupportedError
 from . import networks, vision
 from .device import one_thread, resolve_device
-from .frame import FRAME, Frame
+from .frame import SIDE, Frame
 from .networks import NETWORKS
 from .weights import Weights, assign, state_sha256
 
@@ -39,10 +39,13 @@ class ImageEncoder:
         device: auto, cpu, cuda or cuda:N.
         batch: Images per forward pass; by default what is fastest on the device.
         precision: fp32 or bf16 (autocast).
+        side: Short side to which films are resized; 7/8 of it are seen.
 
     Raises:
-        UnsupportedError: No encoder of that name, or the folder holds no model of pictures.
-        ConfigError: A file of the folder is missing or damaged.
+        UnsupportedError: No encoder of that name, the folder holds no model of pictures, or a
+            vision transformer of another size than its positions.
+        ConfigError: A file of the folder is missing or damaged, or the weights have a side of
+            their own.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ImageEncoder:
         device: str = "cpu",
         batch: int | None = None,
         precision: str = "fp32",
+        side: int = SIDE,
     ) -> None:
         if name is not None and name not in WIDTHS:
             raise UnsupportedError(
@@ -66,13 +70,23 @@ class ImageEncoder:
         self.frame: Frame
         self.mean: tuple[float, ...]
         self.std: tuple[float, ...]
+        if side != SIDE and (weights.of_run or name is None):
+            raise ConfigError(
+                f"--side {side}: the weights say which films they were trained on; leave it out"
+            )
         if weights.of_run:
             facts = self._facts(name)
             cut = (facts["crop"], facts["crop"])
             self._known = self.name = str(facts["network"])
             self.frame, self.mean, self.std = Frame(facts["side"], cut), MEAN, STD
         elif name is not None:
-            self.name, self.frame, self.mean, self.std = name, FRAME, MEAN, STD
+            if NETWORKS[name].tokens and side != SIDE:
+                raise UnsupportedError(
+                    f"--side {side}: {name} has positions for 224 x 224 pixels; leave the option "
+                    "out, or take a convolutional network"
+                )
+            cut = (7 * side // 8, 7 * side // 8)
+            self.name, self.frame, self.mean, self.std = name, Frame(side, cut), MEAN, STD
         else:
             asked = vision.processing(weights)
             self.name, self.frame = vision.kind(weights), asked.frame

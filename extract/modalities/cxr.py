@@ -63,7 +63,7 @@ def _encoder(config: ExtractConfig, weights: Weights) -> ImageEncoder:
     named = config.encoder_of("cxr")
     if named is None and not weights.of_run and not vision.is_folder(weights):
         named = ENCODER
-    return ImageEncoder(named, weights, config.device, precision=config.precision)
+    return ImageEncoder(named, weights, config.device, precision=config.precision, side=config.side)
 
 
 __all__ = ["SHARD_ITEMS", "linked_films", "plan"]

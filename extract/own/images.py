@@ -55,7 +55,9 @@ def plan(
     """
     encoder = None
     if weights is not None:
-        encoder = ImageEncoder(name, weights, config.device, precision=config.precision)
+        encoder = ImageEncoder(
+            name, weights, config.device, precision=config.precision, side=config.side
+        )
     listed = read(spec, spec.path, stays, config.until_hours)
     if listed.frame.is_empty() and not listed.late:
         raise rows.no_match(spec, cohort, listed.ignored)

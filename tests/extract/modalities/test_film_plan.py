@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cm2.cache.store import Store
-from cm2.errors import DataError
+from cm2.errors import ConfigError, DataError, UnsupportedError
 from cm2.extract.config import ExtractConfig
 from cm2.extract.encoders.frame import FRAME
 from cm2.extract.encoders.image import ImageEncoder
@@ -49,7 +49,7 @@ def plan(paths: Sequence[Path], **options: object) -> Plan:
     encoder = None
     if config.level != "pixels":
         name, precision = config.encoder_of("cxr"), config.precision
-        encoder = ImageEncoder(name, RANDOM, config.device, precision=precision)
+        encoder = ImageEncoder(name, RANDOM, config.device, precision=precision, side=config.side)
     return film_plan("cxr", work, links_table(none, "dicom_id"), {}, config, encoder)
 
 
@@ -94,6 +94,25 @@ def test_pixels_are_kept_without_any_encoder(paths: list[Path], tmp_path: Path) 
         np.testing.assert_array_equal(image[16:240, 16:240], prepare(path.read_bytes()))
     small = store(plan(paths, level="pixels", side=64), tmp_path / "c")
     assert {small.image(path.stem).shape for path in paths} == {(64, 64)}
+
+
+def test_smaller_films_are_encoded_from_the_centre_of_those_stored(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    made = plan(paths, encoder="resnet8", side=64)
+    assert (made.space.parts["resize"], made.space.parts["crop"]) == (64, 56)
+    assert made.space.id != plan(paths, encoder="resnet8").space.id
+    vectors = store(made, tmp_path / "c").read(["f0", "f1"])["values"]
+    pixels = store(plan(paths, level="pixels", side=64), tmp_path / "c")
+    centres = np.stack([pixels.image(item)[4:60, 4:60] for item in ("f0", "f1")])
+    np.testing.assert_array_equal(vectors, ImageEncoder("resnet8", RANDOM).encode(centres))
+
+
+def test_a_side_that_the_weights_settle_themselves_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="positions for 224 x 224"):
+        ImageEncoder("vit_s_16", RANDOM, side=64)
+    with pytest.raises(ConfigError, match="which films they were trained on"):
+        ImageEncoder(None, Weights("cxr", path=tmp_path), side=64)
 
 
 def test_only_what_changes_a_vector_changes_the_space(paths: list[Path]) -> None:
