@@ -122,6 +122,7 @@ class FuseConfig(BaseModel):
         "zero",
         "mean",
         "learned",
+        "blank",
         "marginal",
         "conditional",
         "conditional-median",
@@ -359,6 +360,11 @@ class FuseConfig(BaseModel):
         if found := list(complaints(self)):
             raise ValueError("; ".join(found))
         return self
+
+    @property
+    def reads_blank(self) -> bool:
+        """Whether an empty input stands in for what is absent; the stores hold its vectors."""
+        return "blank" in (self.impute, getattr(self.options, "missing", ""))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FuseConfig:

@@ -382,7 +382,10 @@ def interaction(subject: Subject) -> None:
     """A label that needs two modalities at once is learned, if it is declared that they meet."""
     if subject.kind.most_modalities == 1:
         return
-    specs = (ModalitySpec("ehr", "series", 3), ModalitySpec("cxr", "vector", 3))
+    specs = (
+        ModalitySpec("ehr", "series", 3),
+        ModalitySpec("cxr", "vector", 3, null=torch.zeros(1, 3)),
+    )
     widths = {"hidden": 16, "fusion_hidden": 16, "dropout": 0.0}
     options = find(str(subject.options.get("model", "cm2"))).options
     config = subject.config(**{k: v for k, v in widths.items() if k not in options.unread})

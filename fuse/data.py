@@ -267,7 +267,14 @@ def load(
 
         has = withheld(config, has, values, masks, y.numpy(), columns["split"], keys)
     specs = [
-        ModalitySpec(part.name, part.view, part.values.shape[-1], part.columns) for part in views
+        ModalitySpec(
+            part.name,
+            part.view,
+            part.values.shape[-1],
+            part.columns,
+            _null(cache, part) if config.reads_blank else None,
+        )
+        for part in views
     ]
     times = {part.name: part.time[rows] for part in views}
     data = assemble(specs, values, masks, has, y, targets, columns, keys, dataset, times)
@@ -357,6 +364,14 @@ def task_targets(names: Sequence[str], task: str) -> tuple[str, ...]:
 def target_column(task: str, target: str) -> str:
     """Column of the stays that holds a target of a task."""
     return f"y_{task}" if target == task else f"y_{task}__{target}"
+
+
+def _null(cache: Path, part: ModalityView) -> torch.Tensor | None:
+    """What the encoder makes of an empty input, ``(P, width)``; None where the store has none."""
+    stored = Store.open(cache, part.name, part.space).blank().get("values")
+    if stored is None or part.view == LEARNED:
+        return None
+    return torch.tensor(stored, dtype=torch.float32).reshape(-1, part.values.shape[-1])
 
 
 def _values(part: ModalityView, rows: Rows) -> NDArray[Any]:

@@ -134,6 +134,12 @@ class Inputs:
             "cohort": cohort.fingerprint,
             "modalities": {name: part.record for name, part in parts.items()},
         }
+        if config.reads_blank:
+            record["blanks"] = {
+                part.store.space.modality: _blank(part.store)
+                for part in seen.values()
+                if part.store.space.view != "series"
+            }
         if config.task in cohort.labels:  # added later: the cohort's hash does not tell of them
             record["labels"] = cohort.labels[config.task]
         return Identity(config, record, spaces, cohort, starts)
@@ -145,7 +151,9 @@ class Inputs:
         config = identity.config
         if config.mode == "stream":  # items are read as they are needed, by a reader of the run's
             return load(self.cache, config, identity.cohort)
-        told = fingerprint([config.cohort, *(getattr(config, name) for name in ROWS)])
+        told = fingerprint(
+            [config.cohort, config.reads_blank, *(getattr(config, name) for name in ROWS)]
+        )
         if told not in self._rows:
             self._rows = {told: load(self.cache, config, identity.cohort)}
         return self._rows[told]
@@ -179,6 +187,27 @@ class Inputs:
         seen = _Seen(f"{name}@{store.space.id}", record, space, store)
         self._modalities[cohort.name, text, stream] = seen
         return seen
+
+
+def _blank(store: Store) -> str:
+    """Hash of what the encoder makes of an empty input.
+
+    Raises:
+        ConfigError: The store has none.
+    """
+    digest: str | None = store.manifest["blank"]
+    if digest is None:
+        name = store.space.modality
+        raise ConfigError(
+            f"blank is what an encoder makes of an empty input; {store.path} holds none"
+            + (
+                ": its images are encoded in training"
+                if store.space.view == "pixels"
+                else ": its vectors were not encoded by cm2"
+            )
+            + f". Choose zero, mean or learned for what is absent, or leave {name} out."
+        )
+    return digest
 
 
 def identify(config: FuseConfig, cache: Path) -> Identity:

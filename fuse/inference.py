@@ -71,9 +71,7 @@ def load_model(run: RunDir) -> tuple[FusionModel, tuple[str, ...], Tensor]:
     remedy = f"Remove {run.path} and give its `cm2 fuse` command again."
     tensors, meta = checkpoint.load(run.path / BEST, remedy)
     subjects = tensors.pop(SUBJECTS)
-    specs = tuple(
-        ModalitySpec(s["name"], s["view"], s["width"], tuple(s["columns"])) for s in meta["specs"]
-    )
+    specs = tuple(ModalitySpec.of(record) for record in meta["specs"])
     model = build(specs, run.config, len(meta["targets"]))
     apart = sorted(model.state_dict().keys() ^ tensors.keys())
     if apart:

@@ -13,8 +13,8 @@ from .models.interface import FusionBatch, FusionModel, ModalitySpec, pattern_id
 
 SPECS = (
     ModalitySpec("ehr", "series", 4),
-    ModalitySpec("cxr", "vector", 6),
-    ModalitySpec("report", "vector", 5),
+    ModalitySpec("cxr", "vector", 6, null=torch.linspace(-1, 1, 6).unsqueeze(0)),
+    ModalitySpec("report", "vector", 5, null=torch.linspace(-1, 1, 20).reshape(4, 5)),
 )
 """A series, a vector and a vector of parts."""
 

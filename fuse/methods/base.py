@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from ..config import FuseConfig
@@ -27,6 +27,8 @@ class Options(BaseModel):
             the checks of `models.conformance` with the reason, each a strict expected failure.
         unread: General options that the method does not read; giving one is refused.
         small: Values of these options that keep the checks cheap; sizes, nothing else.
+        later: Options that came after runs were recorded without them. A record leaves them out at
+            their defaults, so that such a run keeps its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -35,6 +37,14 @@ class Options(BaseModel):
     violates: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     unread: ClassVar[tuple[str, ...]] = ()
     small: ClassVar[Mapping[str, Any]] = {}
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        fields = type(self).model_fields
+        unsaid = [name for name in self.later if content.get(name) == fields[name].default]
+        return {name: value for name, value in content.items() if name not in unsaid}
 
     @classmethod
     def of(cls, config: FuseConfig) -> Self:

@@ -12,10 +12,10 @@ from .base import Options
 class ConcatOptions(Options):
     """What stands in for an absent modality, and how absence is learned from."""
 
-    missing: Literal["zero", "mean", "learned"] = Field(
+    missing: Literal["zero", "mean", "learned", "blank"] = Field(
         "zero",
         description="In place of an absent embedding: zeros, the mean of the training stays that "
-        "have it (renewed after each epoch), or a learned vector.",
+        "have it (renewed after each epoch), a learned vector, or the embedding of an empty input.",
     )
     bits: bool = Field(default=True, description="Read which modalities there are.")
     modality_dropout: float = Field(

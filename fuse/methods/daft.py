@@ -33,6 +33,12 @@ class DAFTOptions(Options):
         "reads, the public code has 75 whatever that is.",
     )
 
+    missing: Literal["skip", "blank"] = Field(
+        "skip",
+        description="An absent modality modulates nothing, or an empty input takes its place (the "
+        "public code).",
+    )
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": PUBLISHED_RECIPE
         | {
@@ -45,6 +51,7 @@ class DAFTOptions(Options):
         "modulate=scale": {"sensitivity": "without the anchor there is nothing to scale"}
     }
     unread: ClassVar[tuple[str, ...]] = ("fusion_hidden",)
+    later: ClassVar[tuple[str, ...]] = ("missing",)
 
 
 __all__ = ["DAFTOptions"]

@@ -39,6 +39,12 @@ class MMTMOptions(Options):
         "first auxiliary.",
     )
 
+    missing: Literal["skip", "blank"] = Field(
+        "skip",
+        description="An absent modality is left out, or an empty input takes its place (the public "
+        "code); either way its own classifier is not judged by it.",
+    )
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": PUBLISHED_RECIPE
         | {
@@ -56,6 +62,7 @@ class MMTMOptions(Options):
         for name in ("reference", "crossed_steps=true")
     }
     unread: ClassVar[tuple[str, ...]] = ("fusion_hidden",)
+    later: ClassVar[tuple[str, ...]] = ("missing",)
 
 
 __all__ = ["MMTMOptions"]

@@ -23,6 +23,7 @@ from ..methods.cm2 import CM2Options
 from ..published import Published
 from ..random import key
 from .alignment import EM_STEPS, copula_losses, fitted_tau, start_mixture, track
+from .blank import Blanks
 from .canonical import canonical_projection
 from .encoders import Encoders
 from .heads import make_head, mean_probability
@@ -94,6 +95,8 @@ class CM2(FusionModel):
         if config.published.raw_space:
             use_raw_space(self.space, D)
         self.imputation = Imputation(config.impute, M, D)
+        if config.impute == "blank":
+            self.blanks = Blanks(self.specs)
         self.dropout = Dropout()
         self.head = make_head(config, M, targets)
         self.register_buffer("started", torch.full((), float(config.published.constant_start)))
@@ -140,6 +143,10 @@ class CM2(FusionModel):
         """Embeddings of unit scale, ``(B, M, D)``; zero where absent."""
         return unit_scale(self.encoders(batch))
 
+    def blank(self, batch: FusionBatch) -> Tensor:
+        """Embeddings, with those of empty inputs in place of absent ones, ``(B, M, D)``."""
+        return self.embed(self.blanks(batch))
+
     def coordinates(self, z: Tensor, available: Tensor) -> Tensor:
         """Copula coordinates of embeddings, ``(B, M, D_c)``.
 
@@ -153,14 +160,22 @@ class CM2(FusionModel):
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
         config, available = self.config, batch.available
-        z = self.embed(batch)
+        blank = self.blank(batch) if config.impute == "blank" else self.embed(batch)
+        z = torch.where(available.unsqueeze(-1), blank, 0.0)
         latent, w = z, self.coordinates(z, available)
         if self.posterior is not None and "latent" in batch.noise:
             drawn = self.posterior.sample(w, batch.noise["latent"].to(w).transpose(0, 1))
             w, available = drawn.flatten(0, 1), available.repeat(len(drawn), 1)
             latent = torch.where(available.unsqueeze(-1), self.space.decode(w).to(z), 0.0)
         tokens, read, full = self.imputation(
-            latent, w, available, self.space, self.joint, self.started, _draws(batch, w)
+            latent,
+            w,
+            available,
+            self.space,
+            self.joint,
+            self.started,
+            _draws(batch, w),
+            blank.repeat(len(w) // len(z), 1, 1),
         )  # (S, B, M, D)
         losses, terms = self._losses(z, w, full, batch)
         completed = tokens.flatten(0, 1).unflatten(0, (-1, len(z)))

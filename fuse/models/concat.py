@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..config import FuseConfig
 from ..methods.concat import ConcatOptions
+from .blank import Blanks
 from .encoders import Encoders
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import Dropout, keep_some
@@ -24,7 +25,9 @@ class Concat(FusionModel):
     """
 
     Options: ClassVar[type[ConcatOptions]] = ConcatOptions
-    absence: ClassVar[str] = "zeros, the mean or a learned vector; availability bits"
+    absence: ClassVar[str] = (
+        "zeros, the mean, a learned vector or an empty input; availability bits"
+    )
 
     mean: Tensor
 
@@ -39,6 +42,8 @@ class Concat(FusionModel):
         self.linear = nn.Linear(config.fusion_hidden, targets)
         if self.options.missing == "learned":
             self.learned = nn.Parameter(0.02 * torch.randn(M, config.hidden))
+        if self.options.missing == "blank":
+            self.blanks = Blanks(self.specs)
         if self.options.missing == "mean":
             self.register_buffer("mean", torch.zeros(M, config.hidden))
 
@@ -60,8 +65,7 @@ class Concat(FusionModel):
         kept = keep_some(
             batch.available, self.options.modality_dropout, batch.noise.get("withheld")
         )
-        z = self.encoders(dataclasses.replace(batch, available=kept))
-        tokens = self.completed(z, kept)
+        z, tokens = self.completed(dataclasses.replace(batch, available=kept))
         tokens = self.dropout(tokens, hyper.dropout, batch.noise.get("dropout.tokens"))
         joined = tokens.flatten(1)
         if self.options.bits:
@@ -71,12 +75,17 @@ class Concat(FusionModel):
         logits: Tensor = self.linear(hidden)
         return FusionOutput(logits, z, {"task": binary(logits, batch.y, self.class_weights)}, {})
 
-    def completed(self, z: Tensor, available: Tensor) -> Tensor:
-        """Embeddings ``(B, M, D)`` with what stands in for the absent ones."""
+    def completed(self, batch: FusionBatch) -> tuple[Tensor, Tensor]:
+        """Embeddings ``(B, M, D)``, and those with what stands in for the absent ones."""
+        there = batch.available.unsqueeze(-1)
+        if self.options.missing == "blank":
+            tokens = self.encoders(self.blanks(batch))
+            return torch.where(there, tokens, 0.0), tokens
+        z = self.encoders(batch)
         if self.options.missing == "zero":
-            return z
+            return z, z
         stand_in = self.learned if self.options.missing == "learned" else self.mean
-        return torch.where(available.unsqueeze(-1), z, stand_in.to(z.dtype))
+        return z, torch.where(there, z, stand_in.to(z.dtype))
 
     @torch.no_grad()
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:

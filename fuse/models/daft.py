@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import FuseConfig
 from ..methods.daft import DAFTOptions
+from .blank import Blanks
 from .encoders import Encoder, Encoders, anchor_of
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import Dropout, masked_mean
@@ -61,13 +62,13 @@ class DAFT(FusionModel):
     The anchor is the first series, or the first modality if there is none. This is the form that
     MedFuse's authors compare with: the original modulates the film by a table of numbers.
 
-    An absent modality modulates nothing. A stay without the anchor has one state of zeros, which
-    the others shift.
+    An absent modality modulates nothing, or as an empty input (`missing = blank`). A stay without
+    the anchor has one state of zeros, which the others shift.
     """
 
     Options: ClassVar[type[DAFTOptions]] = DAFTOptions
     reference: ClassVar[str] = "Pölsterl et al., MICCAI 2021, in the form of MedFuse"
-    absence: ClassVar[str] = "modulates nothing"
+    absence: ClassVar[str] = "modulates nothing, or as an empty input"
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
@@ -76,6 +77,7 @@ class DAFT(FusionModel):
         self.others = [m for m in range(len(self.specs)) if m != self.anchor]
         width = self.encoders.between()[self.anchor]
         options = DAFTOptions.of(config)
+        self.blanks = Blanks(self.specs) if options.missing == "blank" else nn.Identity()
         self.blocks = nn.ModuleList(Affine(width, config.hidden, options) for _ in self.others)
         self.dropout = Dropout()
         self.linear = nn.Linear(config.hidden, targets)
@@ -90,12 +92,13 @@ class DAFT(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        states, real = self.encoders.states(batch)
-        z = self.encoders.gather(states, real, batch.available)
+        read: FusionBatch = self.blanks(batch)
+        states, real = self.encoders.states(read)
+        z = self.encoders.gather(states, real, read.available)
         if self.others:
             anchor = self.encoders.parts[self.anchor]
             assert isinstance(anchor, Encoder)
-            embedding = anchor.gather(*self.modulated(states, real, z, batch.available))
+            embedding = anchor.gather(*self.modulated(states, real, z, read.available))
             z = torch.cat([z[:, : self.anchor], embedding.unsqueeze(1), z[:, self.anchor + 1 :]], 1)
         token = self.dropout(z[:, self.anchor], hyper.dropout, batch.noise.get("dropout.tokens"))
         logits: Tensor = self.linear(token)

@@ -16,9 +16,9 @@ class Imputation(nn.Module):
     """Fill the tokens of absent modalities.
 
     `skip` leaves them out, `zero` and `mean` (over the training rows) are constants, `learned` is
-    a parameter, `marginal` draws from the modality's own distribution as the paper does, and
-    `conditional` given the modalities that are present, through the copula; `-median` and `-mean`
-    are its deterministic forms.
+    a parameter, `blank` is the embedding of an empty input, `marginal` draws from the modality's
+    own distribution as the paper does, and `conditional` given the modalities that are present,
+    through the copula; `-median` and `-mean` are its deterministic forms.
 
     Args:
         how: One of these names.
@@ -41,6 +41,7 @@ class Imputation(nn.Module):
         joint: JointModel,
         started: Tensor,
         uniforms: Tensor | None,
+        blank: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Complete the tokens.
 
@@ -52,6 +53,7 @@ class Imputation(nn.Module):
             joint: The joint density of the coordinates.
             started: 1 once the mixtures have started from data, else 0: then nothing is drawn.
             uniforms: Numbers in (0, 1), ``(B, S, M, ·)``, for the random ways.
+            blank: Embeddings ``(B, M, D)`` in which empty inputs take the place of absent ones.
 
         Returns:
             Tokens ``(S, B, M, D)``; which of them are read, ``(B, M)`` bool; and the coordinates
@@ -63,6 +65,8 @@ class Imputation(nn.Module):
             return z.unsqueeze(0), available, w.unsqueeze(0)
         if self.how == "zero":
             return z.unsqueeze(0), everything, w.unsqueeze(0)
+        if self.how == "blank":
+            return torch.where(there, z, blank).unsqueeze(0), everything, w.unsqueeze(0)
         if self.how == "learned":
             return torch.where(there, z, self.learned).unsqueeze(0), everything, w.unsqueeze(0)
         if self.how == "mean":

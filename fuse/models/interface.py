@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -40,12 +40,28 @@ class ModalitySpec:
             `learned` (such parts, encoded by a trunk that is trained with the model).
         width: Length of the last axis.
         columns: Names of the last axis; empty if they mean nothing.
+        null: The encoder's output on an empty input, ``(P, width)``, where a configuration asks for
+            it and the store has it. A model keeps its own.
     """
 
     name: str
     view: str
     width: int
     columns: tuple[str, ...] = ()
+    null: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """Describe the modality as JSON: of `null` only how many parts it has."""
+        content = asdict(self)
+        del content["null"]
+        return content if self.null is None else {**content, "null": len(self.null)}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> ModalitySpec:
+        """Make a spec from its record; a model's checkpoint holds the values of `null`."""
+        parts, width = record.get("null"), record["width"]
+        null = None if parts is None else torch.zeros(parts, width)
+        return cls(record["name"], record["view"], width, tuple(record["columns"]), null)
 
 
 @dataclass(frozen=True)

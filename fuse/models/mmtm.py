@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import FuseConfig
 from ..methods.mmtm import MMTMOptions
+from .blank import Blanks
 from .branches import Branches
 from .encoders import Encoders, anchor_of
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec, Objective
@@ -64,12 +65,13 @@ class MMTM(FusionModel):
     from the joint one; the public code steps the image's network by the loss of the series, here
     a branch moves its encoder, its classifier and the block.
 
-    An absent modality is squeezed as zeros, is not gated and judges nothing.
+    An absent modality is squeezed as zeros, is not gated and judges nothing; with `missing =
+    blank` an empty input is squeezed and gated in its place, and judges nothing either.
     """
 
     Options: ClassVar[type[MMTMOptions]] = MMTMOptions
     reference: ClassVar[str] = "Joze et al., CVPR 2020"
-    absence: ClassVar[str] = "zeros in the description, no gate, no loss"
+    absence: ClassVar[str] = "zeros in the description, no gate, no loss; or an empty input"
 
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
@@ -84,6 +86,7 @@ class MMTM(FusionModel):
         self.block = nn.ModuleList(
             Block([widths[m] for m in group], self.options) for group in self.groups
         )
+        self.blanks = Blanks(self.specs) if self.options.missing == "blank" else nn.Identity()
         self.dropout = Dropout()
         self.branches = Branches(self.specs, config.hidden, targets)
         if self.options.predict == "joint":
@@ -114,8 +117,9 @@ class MMTM(FusionModel):
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
-        states, real = self.encoders.states(batch)
-        z = self.encoders.gather(self.gated(states, real), real, batch.available)
+        read: FusionBatch = self.blanks(batch)
+        states, real = self.encoders.states(read)
+        z = self.encoders.gather(self.gated(states, real), real, read.available)
         tokens = self.dropout(z, hyper.dropout, batch.noise.get("dropout.tokens"))
         alone: Tensor = self.branches(tokens)  # (M, B, C)
         logits: Tensor
@@ -126,6 +130,7 @@ class MMTM(FusionModel):
             logits = torch.where(there, alone, 0.0).sum(0) / there.sum(0)
         losses = {"task": binary(logits, batch.y, self.class_weights)}
         losses |= self.branches.losses(alone, batch, self.class_weights)
+        z = torch.where(batch.available.unsqueeze(-1), z, 0.0)
         return FusionOutput(logits, z, losses, {})
 
     def objectives(self, hyper: Hyper) -> tuple[Objective, ...]:

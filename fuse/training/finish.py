@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 
 from torch import Tensor
 
@@ -31,7 +30,7 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
     subjects = subject_keys(data, data.rows("train"))
     meta = {
         "model": config.model,
-        "specs": [asdict(spec) for spec in data.specs],
+        "specs": [spec.record() for spec in data.specs],
         "targets": list(data.targets),
         "config": config.model_dump(mode="json"),
         "encoders": encoders_of(state.model, data, config),

@@ -21,7 +21,16 @@ from cm2.fuse.published import Published
 from cm2.fuse.synthetic import make_batch, noisy, with_x
 
 # `conditional-mean` is slow and has a test of its own
-IMPUTE = ("skip", "zero", "mean", "learned", "marginal", "conditional", "conditional-median")
+IMPUTE = (
+    "skip",
+    "zero",
+    "mean",
+    "learned",
+    "blank",
+    "marginal",
+    "conditional",
+    "conditional-median",
+)
 PRESETS = [subject for name in NAMES for subject in subjects(name)]
 SWITCHES = [
     pytest.param(
