@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
-
-if TYPE_CHECKING:
-    from .fuse.sweep.progress import Snapshot
+from typing import Any
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class _Stderr(logging.Handler):
+    """Writes to the stderr of the moment, which a moving table takes over for its time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def set_up_logging(verbosity: int) -> None:
@@ -24,7 +26,7 @@ def set_up_logging(verbosity: int) -> None:
         verbosity: -1 errors only, 0 warnings, 1 information, 2 everything.
     """
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("cm2")
     logger.handlers[:] = [handler]
@@ -119,58 +121,6 @@ def _plain_lines(description: str, total: int | None, unit: str) -> Iterator[Cal
         file=sys.stderr,
         flush=True,
     )
-
-
-class Board:
-    """Shows how far a sweep is: one moving line on a terminal, plain lines elsewhere.
-
-    Args:
-        quiet: Show nothing.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._moving = not quiet and sys.stderr.isatty()
-        self._last, self._shown = -math.inf, ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._moving and self._shown:
-            print(file=sys.stderr)
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show where the sweep stands; elsewhere than on a terminal every ten seconds only."""
-        now, ended = time.monotonic(), snapshot.done == snapshot.total
-        line = self._line(snapshot)
-        if self._quiet or line == self._shown:
-            return
-        if self._moving:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
-        elif ended or now - self._last >= _SECONDS_BETWEEN_LINES:
-            print(line, file=sys.stderr, flush=True)
-            self._last = now
-        self._shown = line
-
-    @staticmethod
-    def _line(one: Snapshot) -> str:
-        parts = [f"sweep: {one.done:,}/{one.total:,} runs"]
-        if one.stage:
-            parts.append(one.stage)
-        if one.failed:
-            parts.append(f"{one.failed:,} failed")
-        if one.seconds_left is not None and one.done < one.total:
-            parts.append(f"{_duration(one.seconds_left)} left")
-        if one.best:
-            parts.append(f"best {one.best}")
-        return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 0.1):.1f} min"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..console import Board, metric_table, outline
+from ..console import metric_table, outline
 from ..errors import ConfigError
+from .board import Board
 from .shared import (
     CacheOption,
     DryRun,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 
+from .axis import shown
 from .book import SweepDir
 from .index import Row, Standing, ranking, read_run, rows, write_index
 from .keep import drop, superfluous
 from .plan import Plan
-from .progress import Snapshot, Watch
+from .progress import Leader, Snapshot, Watch
 from .work import Outcome
 
+_LEADERS = 5
 _log = logging.getLogger("cm2.fuse")
 
 
@@ -96,15 +99,18 @@ class Ledger:
         """Tell the one who watches."""
         mine = [self.rows[i] for i in self.mine]
         done = sum(row["status"] in ("finished", "failed", "stopped") for row in mine)
-        passed = time.monotonic() - self._start
-        left = passed / self._worked * (len(mine) - done) if self._worked else None
-        best = ranking(mine)[:1]
-        label = ""
-        if best:
-            first = best[0]
-            label = f"{first.score:.3f} {self._plan.settings[first.setting].label}"
         failed = sum(row["status"] == "failed" for row in mine)
-        self._watch(Snapshot(done, len(mine), failed, label, left, self.stage))
+        rate = self._worked / (time.monotonic() - self._start) if self._worked else None
+        left = (len(mine) - done) / rate if rate else None
+        leaders = tuple(self._leader(one) for one in ranking(mine)[:_LEADERS])
+        hourly = 3600 * rate if rate else None
+        self._watch(Snapshot(done, len(mine), failed, leaders, left, hourly, self.stage))
+
+    def _leader(self, one: Standing) -> Leader:
+        values = self._plan.settings[one.setting].values
+        spread = statistics.stdev(one.scores) if len(one.scores) > 1 else None
+        shown_values = {name: "" if v is None else shown(v) for name, v in values.items()}
+        return Leader(shown_values, one.score, spread, len(one.scores))
 
     def store(self) -> None:
         """Write the index."""

@@ -307,7 +307,8 @@ def test_whoever_watches_sees_every_run_end(cache: Path) -> None:
     seen: list[Snapshot] = []
     sweep(spec("lr=1e-3,1e30"), cache, how=HERE, watch=seen.append)
     assert [(one.done, one.failed) for one in seen] == [(0, 0), (1, 0), (2, 1)]
-    assert seen[-1].best.endswith("lr=0.001")
+    (leader,) = seen[-1].leaders
+    assert (leader.values, leader.runs, leader.spread) == ({"lr": "0.001"}, 1, None)
     assert seen[0].seconds_left is None
     assert seen[-1].seconds_left == 0
 
