@@ -38,9 +38,9 @@ def reproduce(
     methods: Annotated[
         str,
         typer.Option(
-            help="Lines to take, comma-separated; others are NAME or NAME+OPTION=VALUE, such as "
-            "cm2+align=none; `all` for every method. CM2, concat and the first modality alone "
-            "are always there.",
+            help="Lines to take, comma-separated; others are NAME, NAME:PRESET (mmtm:reference), "
+            "./mine.py:MyFusion or NAME+OPTION=VALUE (cm2+align=none); `all` for every method. "
+            "CM2, concat and the first modality alone are always there.",
         ),
     ] = "",
     drop: Annotated[
@@ -75,9 +75,17 @@ def reproduce(
     tune: Annotated[
         list[str] | None,
         typer.Option(
-            help="Values of which validation chooses one, for every method alike; several options "
-            "are combined. May be repeated.",
-            metavar="NAME=V,V…",
+            help="Values of which validation chooses one, for every method alike, as in a grid: "
+            "lr=1e-4..1e-2/3, dropout=0,0.3. Several options are combined. May be repeated.",
+            metavar="NAME=VALUES",
+        ),
+    ] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            help="Settings of every method that validation chooses from: its own, and others "
+            "drawn from --tune, or from learning rate, weight decay and dropout.",
+            min=1,
         ),
     ] = None,
     bootstrap: Annotated[
@@ -86,6 +94,9 @@ def reproduce(
     layout: Annotated[str, typer.Option("--format", help="table, csv, md or latex.")] = "table",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables as files.", metavar="DIR")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; default: one per core or GPU.", min=1)
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.", metavar="DEVICE")
@@ -102,8 +113,11 @@ def reproduce(
     """
     from ..fuse.evaluation.layout import LAYOUTS
     from ..fuse.reproduce import run
+    from ..fuse.reproduce.budget import space
     from ..fuse.reproduce.expand import Request
     from ..fuse.reproduce.show import as_text, flat
+    from ..fuse.sweep.axis import parse
+    from ..fuse.sweep.runner import How, parallel
     from ..fuse.training.groups import parse_seeds
     from ..options import read_settings
 
@@ -117,7 +131,8 @@ def reproduce(
         _parts(modalities),
         _parts(methods),
         options,
-        _tuned(tune or []),
+        space([parse(text) for text in tune or []], tries),
+        tries,
     )
     chosen = parse_seeds(seeds)
     if layout not in LAYOUTS:
@@ -127,13 +142,14 @@ def reproduce(
         raise ConfigError(unknown("format", layout, LAYOUTS))
     planned = run.plan(experiment, request, drops=drop or (), rows=_parts(rows))
     if dry_run:
-        _forecast(planned, chosen, as_json)
+        _forecast(planned, chosen, parallel(How(jobs=jobs, device=device)), as_json)
         return
     result = run.reproduce(
         planned,
         request,
         chosen,
         replicates=bootstrap,
+        jobs=jobs,
         device=device,
         progress=bars(),
         stop=stopping(time_limit),
@@ -149,7 +165,7 @@ def reproduce(
         raise typer.Exit(4)
 
 
-def _forecast(planned: object, seeds: tuple[int, ...], as_json: bool) -> None:
+def _forecast(planned: object, seeds: tuple[int, ...], jobs: int, as_json: bool) -> None:
     from ..fuse.reproduce.expand import Plan
     from ..fuse.reproduce.forecast import forecast, hours
 
@@ -162,23 +178,11 @@ def _forecast(planned: object, seeds: tuple[int, ...], as_json: bool) -> None:
     for text in planned.skipped:
         print(f"left out: {text}")
     runs = sum(row["runs"] for row in rows)
-    print(f"{runs} runs, at most {hours(rows):.2f} hours: every epoch, one run after the other")
+    print(f"{runs} runs, at most {hours(rows) / jobs:.2f} hours: every epoch, {jobs} at a time")
 
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _tuned(texts: list[str]) -> dict[str, tuple[str, ...]]:
-    from ..errors import ConfigError
-
-    tuned = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        if not name or not _parts(values):
-            raise ConfigError(f"--tune expects NAME=VALUE,VALUE…, found {text!r}")
-        tuned[name.strip().replace("-", "_")] = _parts(values)
-    return tuned
 
 
 __all__ = ["reproduce"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from .. import combinations
 from ..config import MODELS, FuseConfig
 from ..drop import Drop
 from ..inert import unread
-from ..methods import find
+from ..methods import find, short
 from ..presets import resolve
+from ..sweep.axis import Axis
+from .budget import settings
 from .experiments import Experiment, Line, Options, Setting, method
 
 OF_CM2 = (*combinations.OF_CM2, "temperature", "published")
@@ -41,7 +42,9 @@ class Request:
         methods: Which lines, by key, and further methods such as `cm2+align=none`; `all` is every
             method there is; empty takes those of the experiment.
         options: Options under every line, with `preset` if one is named.
-        tune: By option the values of which the best on validation is taken, for every method alike.
+        tune: Options and values of which the best on validation is taken, for every method alike.
+        tries: Settings of every method that validation chooses from, see `budget`; None takes all
+            of `tune`.
     """
 
     caches: tuple[Path, ...]
@@ -50,7 +53,8 @@ class Request:
     modalities: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
-    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    tune: tuple[Axis, ...] = ()
+    tries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def expand(experiment: Experiment, request: Request) -> Plan:
 
 
 def parse_method(text: str) -> Line:
-    """Read NAME, or NAME+OPTION=VALUE+… such as `cm2+align=none+K=1`.
+    """Read NAME, NAME:PRESET, and +OPTION=VALUE behind it, such as `cm2+align=none+K=1`.
 
     Raises:
         ConfigError: Anything else.
@@ -160,7 +164,12 @@ def parse_method(text: str) -> Line:
     name, *parts = text.split("+")
     if not name:
         raise ConfigError(f"--methods: expected NAME or NAME+OPTION=VALUE, found {text!r}")
-    return replace(method(name, **read_settings(None, parts)), key=text)
+    options = read_settings(None, parts)
+    before, _, preset = name.rpartition(":")
+    if before in MODELS or before.rpartition(":")[0].endswith(".py"):
+        name, options = before, {"preset": preset, **options}
+    line = method(name, **options)
+    return replace(line, key=text, title=line.title.replace(name, short(name)))
 
 
 def _modalities(
@@ -223,8 +232,7 @@ def _room(
     request: Request,
 ) -> tuple[Room | None, list[str]]:
     """Configure every line; return what cannot be configured with its reason."""
-    base = resolve(request.options)
-    base |= {"task": task, "cohort": request.cohort, "modalities": modalities}
+    base = {**request.options, "task": task, "cohort": request.cohort, "modalities": modalities}
     base |= {"rows": setting.rows, "drop": setting.drop, **setting.options}
     entries: list[Entry] = []
     lacking: list[str] = []
@@ -235,7 +243,7 @@ def _room(
             lacking.append(f"{line.title} is left out: there is no method {name!r} here.")
             continue
         try:
-            entries.append(Entry(line, tuple(_tries(line, base, request.tune))))
+            entries.append(Entry(line, _tries(line, base, request)))
         except ConfigError as error:
             lacking.append(f"{line.title} is left out: {error}")
     keys = [entry.line.key for entry in entries]
@@ -274,19 +282,21 @@ def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
     return Line(f"alone:{name}", f"{title} alone", options, added=True)
 
 
-def _tries(line: Line, base: Options, tune: Mapping[str, Sequence[Any]]) -> Iterator[FuseConfig]:
-    model = str(line.options["model"])
+def _tries(line: Line, base: Options, request: Request) -> tuple[FuseConfig, ...]:
+    model, own_preset = str(line.options["model"]), line.options.get("preset")
     own = find(model).options
     idle = (*unread(model), *(() if model == "cm2" else OF_CM2))
+    # A preset under all lines is that of CM2, of which the other methods take the recipe.
+    named = {"preset": own_preset, "model": model} if own_preset else {}
+    options = resolve({**base, **named})
     if "series_encoder" in base and "series" in own.model_fields:  # encoders are its own option
-        base = {**base, "options": {"series": base["series_encoder"]}}
-    base = {name: value for name, value in base.items() if name not in idle}
-    tune = {name: values for name, values in tune.items() if name not in idle}
-    for values in product(*tune.values()):
-        options = {**base, **dict(zip(tune, values, strict=True)), **line.options}
-        read = _names(options["modalities"])
-        drops = tuple(text for text in options["drop"] if Drop.parse(text).name in read)
-        yield FuseConfig.of({**options, "drop": drops})
+        options["options"] = {**options.get("options", {}), "series": base["series_encoder"]}
+    options = {name: value for name, value in options.items() if name not in idle}
+    options |= {name: value for name, value in line.options.items() if name != "preset"}
+    read = _names(options["modalities"])
+    options["drop"] = tuple(text for text in options["drop"] if Drop.parse(text).name in read)
+    tuned = [axis for axis in request.tune if axis.name not in (*idle, *line.options)]
+    return settings(options, tuned, request.tries)
 
 
 def _names(modalities: Sequence[str]) -> tuple[str, ...]:

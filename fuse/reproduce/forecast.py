@@ -15,7 +15,10 @@ from ..rundir import RunDir
 from .expand import Plan
 from .train import runs_of
 
-_SAME_COST = {"seed", "drop", "drop_train", "lr", "lr_copula", "dropout", "lambda_cop", "task"}
+_SAME_COST = {
+    *("seed", "drop", "drop_train", "task"),
+    *("lr", "lr_copula", "weight_decay", "dropout", "lambda_cop"),
+}
 
 
 def forecast(plan: Plan, seeds: Sequence[int]) -> list[dict[str, Any]]:

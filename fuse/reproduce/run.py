@@ -50,6 +50,7 @@ def reproduce(
     seeds: Sequence[int],
     *,
     replicates: int = 0,
+    jobs: int | None = None,
     device: str = "auto",
     progress: Progress = silent,
     stop: Stop | None = None,
@@ -61,14 +62,15 @@ def reproduce(
         request: What it was made from.
         seeds: Seeds of every line.
         replicates: Bootstrap resamples; 0 takes as many as Holm's family needs.
-        device: See `trainer.fuse`.
-        progress: Counts runs, then rooms.
+        jobs: See `train`, as `device`.
+        device: Where runs are trained.
+        progress: Counts runs, then lines, then rooms.
         stop: Asked after every epoch.
 
     Raises:
         Interrupted: A stop was requested; the same call continues.
     """
-    trained = train(planned, seeds, device=device, progress=progress, stop=stop)
+    trained = train(planned, seeds, jobs=jobs, device=device, progress=progress, stop=stop)
     rows = []
     with progress("judging", len(planned.rooms), "tables") as advance:
         for room, lines in zip(planned.rooms, trained, strict=True):

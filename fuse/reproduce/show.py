@@ -20,6 +20,7 @@ from ..evaluation.layout import (
     p_value,
     span,
 )
+from .budget import told
 from .expand import Plan, Request, Room
 from .rows import Row
 
@@ -79,16 +80,9 @@ def head(result: Result) -> list[str]:
         if room is not None:
             lines.append(f"data: {_data(room)}")
     config = plan.rooms[0].entries[0].tries[0]
-    tries = len(plan.rooms[0].entries[0].tries)
     budget = f"at most {config.epochs} epochs, patience {config.patience}, seeds "
     budget += ", ".join(map(str, result.seeds))
-    if tries > 1:
-        tuned = ", ".join(
-            f"{name} {' | '.join(map(str, values))}" for name, values in request.tune.items()
-        )
-        budget += f"; tries of every method: {tries} ({tuned}), chosen on validation"
-    else:
-        budget += "; tries of every method: 1, nothing tuned"
+    budget += f"; tries of every method: {_tries(result)}"
     given = {name: value for name, value in request.options.items() if name != "preset"}
     preset = str(request.options.get("preset") or "corrected")
     own = f" with {', '.join(f'{name} {value}' for name, value in given.items())}" if given else ""
@@ -96,6 +90,18 @@ def head(result: Result) -> list[str]:
     lines += [f"note: {text}" for text in plan.experiment.says]
     lines += [f"left out: {text}" for text in plan.skipped]
     return lines
+
+
+def _tries(result: Result) -> str:
+    """Settings of a method, and of those that read fewer options than are tuned."""
+    counts = {e.line.title: len(e.tries) for room in result.plan.rooms for e in room.entries}
+    most = max(counts.values())
+    if most == 1:
+        return "1, nothing tuned"
+    request = result.request
+    drawn = "" if request.tries is None else "its own setting and others drawn from "
+    fewer = "".join(f", {n} of {name}" for name, n in counts.items() if n < most)
+    return f"{most}{fewer} ({drawn}{told(request.tune)}), chosen on validation"
 
 
 def side_by_side(result: Result, layout: str) -> str:

@@ -1,4 +1,4 @@
-"""Train what a plan holds, group by group; what is finished is taken as it is."""
+"""Train what a plan holds, all lines at once; what is finished is taken as it is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..config import FuseConfig
 from ..group import RunGroup
 from ..rundir import RunDir
 from .expand import Entry, Plan, Room
+from .pool import Pool
 
 _log = logging.getLogger("cm2.fuse")
 
@@ -50,17 +51,22 @@ def train(
     plan: Plan,
     seeds: Sequence[int],
     *,
+    jobs: int | None = None,
     device: str = "auto",
     progress: Progress = silent,
     stop: Stop | None = None,
 ) -> list[list[Trained]]:
     """Train every line of every room, and predict the test stays of the chosen ones once.
 
+    Runs are trained by processes of one thread each, whichever line they belong to: first every
+    try with the first seed, then what validation chose with the others.
+
     Args:
         plan: What is trained.
         seeds: The same for every line.
+        jobs: Runs at a time; None for one per core, or one on a GPU.
         device: See `trainer.fuse`.
-        progress: Counts runs.
+        progress: Counts runs, then lines.
         stop: Asked after every epoch.
 
     Returns:
@@ -70,22 +76,61 @@ def train(
         Interrupted: A stop was requested; the same call continues.
     """
     stop = stop or never()
-    total = sum(len(runs_of(e, seeds)) for room in plan.rooms for e in room.entries)
-    result = []
-    with progress(f"reproduce {plan.experiment.name}", total, "runs") as advance, _no_warnings():
-        for room in plan.rooms:
-            lines = []
-            for entry in room.entries:
-                try:
-                    lines.append(_train(entry, room, seeds, device, stop))
-                except Interrupted:
-                    raise
-                except CM2Error as error:
-                    _log.error(f"{room.title}: {entry.line.title} failed: {error}")
-                    lines.append(Trained(entry, None, entry.tries[0], str(error)))
-                advance(len(runs_of(entry, seeds)))
-            result.append(lines)
+    entries = [(room, entry) for room in plan.rooms for entry in room.entries]
+    total = sum(len(runs_of(entry, seeds)) for _, entry in entries)
+    chosen: dict[int, FuseConfig] = {}
+    with _no_warnings():
+        with progress(f"reproduce {plan.experiment.name}", total, "runs") as advance:
+            pool = Pool(jobs, device, stop, advance)
+            first = seeds[:1] if any(len(e.tries) > 1 for _, e in entries) else seeds
+            pool.train([(c, room.cache) for room, e in entries for c in _with(e.tries, first)])
+            for i, (room, entry) in enumerate(entries):
+                chosen[i] = _chosen(entry, room, seeds[0], pool)
+            others = seeds[len(first) :]
+            pool.train(
+                [(c, entries[i][0].cache) for i in chosen for c in _with([chosen[i]], others)]
+            )
+        result: list[list[Trained]] = [[] for _ in plan.rooms]
+        places = [r for r, room in enumerate(plan.rooms) for _ in room.entries]
+        with progress("predicting test stays", len(entries), "lines") as advance:
+            for i, (room, entry) in enumerate(entries):
+                stop.check("every run is stored")
+                result[places[i]].append(_grouped(entry, room, chosen[i], seeds, device, pool))
+                advance(1)
     return result
+
+
+def _with(tries: Sequence[FuseConfig], seeds: Sequence[int]) -> list[FuseConfig]:
+    return [_seeded(config, seed) for config in tries for seed in seeds]
+
+
+def _chosen(entry: Entry, room: Room, seed: int, pool: Pool) -> FuseConfig:
+    """The try that is best on the validation stays; one that failed is never chosen."""
+
+    def validated(i: int) -> tuple[float, int]:
+        run = pool.run(_seeded(entry.tries[i], seed), room.cache)
+        return (-1.0 if run is None else _validated(run), -i)
+
+    return entry.tries[max(range(len(entry.tries)), key=validated)]
+
+
+def _grouped(
+    entry: Entry, room: Room, chosen: FuseConfig, seeds: Sequence[int], device: str, pool: Pool
+) -> Trained:
+    from ..training.groups import fuse_group
+
+    try:
+        for config in _with([chosen], seeds):
+            pool.require(config, room.cache)
+        group = fuse_group(chosen, room.cache, seeds, device=device)
+        for run in group.members:
+            predict_test(run, room.cache)
+    except Interrupted:
+        raise
+    except CM2Error as error:
+        _log.error(f"{room.title}: {entry.line.title} failed: {error}")
+        return Trained(entry, None, chosen, str(error))
+    return Trained(entry, group, chosen)
 
 
 @contextmanager
@@ -103,23 +148,6 @@ def _no_warnings() -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(serious)
-
-
-def _train(entry: Entry, room: Room, seeds: Sequence[int], device: str, stop: Stop) -> Trained:
-    from ..training.groups import fuse_group
-    from ..training.trainer import fuse
-
-    chosen = entry.tries[0]
-    if len(entry.tries) > 1:
-        tried = [
-            fuse(_seeded(config, seeds[0]), room.cache, device=device, stop=stop)
-            for config in entry.tries
-        ]
-        chosen = entry.tries[max(range(len(tried)), key=lambda i: (_validated(tried[i]), -i))]
-    group = fuse_group(chosen, room.cache, seeds, device=device, stop=stop)
-    for run in group.members:
-        predict_test(run, room.cache)
-    return Trained(entry, group, chosen)
 
 
 def predict_test(run: RunDir, cache: Path) -> None:

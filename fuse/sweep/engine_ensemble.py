@@ -45,8 +45,9 @@ def compute(
     """
     left = list(tasks)
     inputs = Inputs(Path(context.cache))
+    said = set[str]()
     for group in _groups(tasks, when):
-        size = _chunk(group, inputs, context, jobs, when)
+        size = _chunk(group, inputs, context, jobs, when, said)
         if not size:
             continue
         for start in range(0, len(group), size):
@@ -71,27 +72,43 @@ def _groups(tasks: Sequence[Task], when: When) -> list[list[Task]]:
         else:
             groups[shape_key(task.config)].append(task)
     if when == "ensemble":
-        for reason in apart:
-            _log.warning(f"Trained by one process for each run: {reason}.")
+        _say_apart(*apart)
     least = 2 if when == "ensemble" else SMALLEST
     return [group for group in groups.values() if len(group) >= least]
 
 
-def _chunk(group: list[Task], inputs: Inputs, context: Context, jobs: int, when: When) -> int:
+def _say_apart(*reasons: str) -> None:
+    for reason in reasons:
+        _log.warning(f"Trained by one process for each run: {reason}.")
+
+
+def _chunk(
+    group: list[Task],
+    inputs: Inputs,
+    context: Context,
+    jobs: int,
+    when: When,
+    said: set[str],
+) -> int:
     """How many runs to train at a time; 0 if processes are faster."""
     from ..training.device import choose
-    from ..training.gain import gain
+    from ..training.gain import gain, unmapped
     from ..training.memory import largest_chunk
 
     identities = [inputs.identify(task.config) for task in group]
     data = inputs.load(identities[0]).to(choose(context.device))
-    size = largest_chunk([one.config for one in identities], data)
+    configs = [one.config for one in identities]
+    if "@" in configs[0].model and (reason := unmapped(configs[:2], data)):
+        _say_apart(*({reason} - said))
+        said.add(reason)
+        return 0
+    size = largest_chunk(configs, data)
     if when == "ensemble":
         return size
     if size < 2:
         return 0
     try:
-        found = gain([one.config for one in identities[:size]], data)
+        found = gain(configs[:size], data)
     except CM2Error:  # whoever fails is told apart from the others by a run of its own
         return 0
     better = found > WORTH * jobs

@@ -123,8 +123,8 @@ def train_in_worker(context: dict[str, Any], task: dict[str, Any]) -> dict[str, 
     Returns:
         An `Outcome` as JSON.
     """
-    worker = _workers.setdefault(context["sweep"], Worker(Context(**context)))
-    return worker(Task.from_json(task), never()).to_json()
+    worker = _workers.setdefault(context["sweep"] or "", Worker(Context(**context)))
+    return worker.take(task, never()).to_json()
 
 
 def _ray() -> Any:

@@ -15,7 +15,7 @@ import sys
 import threading
 
 from ...progress import Stop
-from .work import Context, Task, Worker
+from .work import Context, Worker
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     worker = Worker(Context(**json.loads(lines.get())))
     idle.set()
     while line := lines.get():
-        outcome = worker(Task.from_json(json.loads(line)), stop)
+        outcome = worker.take(json.loads(line), stop)
         idle.set()
         try:
             out.write(json.dumps(outcome.to_json()) + "\n")

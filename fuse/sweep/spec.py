@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -12,6 +13,7 @@ from ...cache.fingerprint import fingerprint
 from ...errors import ConfigError
 from ..config import FuseConfig
 from ..identity import Inputs
+from ..methods import canonical
 from .axis import Axis, axis, parse
 
 _SEARCH = ("seeds", "search", "halving", "budget", "keep", "draw_seed")
@@ -122,7 +124,9 @@ def sweep_spec(
     axes = [one for name, value in _flat(grid) for one in _lines(name, value)]
     here = [parse(text) for text in lines]
     named = {one.name for one in here}
-    axes = [one for one in axes if one.name not in named] + here
+    axes = [_loaded(one) for one in axes if one.name not in named] + [_loaded(o) for o in here]
+    if isinstance(base.get("model"), str):
+        base["model"] = canonical(base["model"])
     base.pop("seed", None) if "seeds" in search else None
     seeds = search.get("seeds", base.pop("seed", 0))
     search["seeds"] = _seeds(seeds)
@@ -139,6 +143,13 @@ def sweep_spec(
                 for e in error.errors(include_url=False)
             )
         ) from None
+
+
+def _loaded(one: Axis) -> Axis:
+    """Name methods of the user's own by their source, so that a changed one is another sweep."""
+    if one.name != "model":
+        return one
+    return replace(one, values=tuple(canonical(str(value)) for value in one.values))
 
 
 def _lines(name: str, value: object) -> list[Axis]:

@@ -12,6 +12,7 @@ from ...errors import BusyError, CM2Error, IntegrityError, Interrupted, Resource
 from ...progress import Stop
 from ..config import FuseConfig
 from ..identity import Inputs
+from ..methods.own import OWN, load_file, source
 
 Kind = Literal["finished", "paused", "busy", "failed", "stopped", "fatal"]
 ATTEMPTS = 3
@@ -25,12 +26,12 @@ class Context:
     Attributes:
         cache: The cache.
         device: Where runs are trained.
-        sweep: Identity of the sweep.
+        sweep: Identity of the sweep that may drop the weights of its runs; None if they are kept.
     """
 
     cache: str
     device: str
-    sweep: str
+    sweep: str | None
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,23 @@ class Task:
     until: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Write it for another process."""
+        """Write it for another process, with the place of a method of the user's own."""
         config = self.config.model_dump(mode="json")
-        return {"index": self.index, "config": config, "until": self.until}
+        own = dict(source(self.config.model) or {})
+        return {"index": self.index, "config": config, "until": self.until, "source": own}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote, and load the method.
+
+        Raises:
+            ConfigError: The file of the method is not here.
+            IntegrityError: It has changed since the task was given out.
+        """
+        name, own = content["config"]["model"], content["source"]
+        if own and name not in OWN:
+            kind = name.partition("@")[0].rpartition(":")[2]
+            load_file(f"{own['path']}:{kind}", own["sha256"])
         return cls(content["index"], FuseConfig.of(content["config"]), content["until"])
 
 
@@ -97,6 +108,16 @@ class Worker:
         self._context = context
         self._inputs = Inputs(Path(context.cache))
 
+    def take(self, content: dict[str, Any], stop: Stop) -> Outcome:
+        """Train a run that came as JSON, or say why not."""
+        try:
+            task = Task.from_json(content)
+        except IntegrityError as error:
+            return Outcome(content["index"], "fatal", str(error), error.exit_code)
+        except CM2Error as error:
+            return Outcome(content["index"], "failed", str(error))
+        return self(task, stop)
+
     def __call__(self, task: Task, stop: Stop) -> Outcome:
         """Train a run, or say why not."""
         from ..training.trainer import fuse
@@ -121,7 +142,9 @@ class Worker:
             return Outcome(task.index, "failed", str(error))
         except Exception as error:
             # The text of an unforeseen error may hold clinical data: only kind and place are kept.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+            # The place is the last one outside of libraries: that of a method of the user's own.
+            frames = traceback.extract_tb(error.__traceback__)
+            frame = [f for f in frames if "site-packages" not in f.filename][-1]
             where = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
             return Outcome(task.index, "failed", f"bug: {where}")
         return Outcome(task.index, "finished" if run.finished else "paused")

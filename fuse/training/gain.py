@@ -9,6 +9,7 @@ from dataclasses import replace
 from ...errors import CM2Error
 from ..config import FuseConfig
 from ..data import FusionData
+from ..methods import short
 from .course import Course
 from .loop import reproducible, train_epoch
 from .mapped import Mapped
@@ -31,12 +32,7 @@ def gain(configs: Sequence[FuseConfig], data: FusionData) -> float:
     Raises:
         CM2Error: A member cannot be started, or is not finite within a few steps.
     """
-    left = STEPS * configs[0].batch_size
-    split = []
-    for word in data.columns["split"]:
-        left -= word == "train"
-        split.append("" if word == "train" and left < 0 else word)
-    some = replace(data, columns={**data.columns, "split": split})
+    some = _begin(data, STEPS * configs[0].batch_size)
 
     def course(config: FuseConfig) -> Course:
         return Course.open(config, some, InMemory())
@@ -51,6 +47,41 @@ def gain(configs: Sequence[FuseConfig], data: FusionData) -> float:
     return min(alone[1:]) * len(configs) / min(together[1:])
 
 
+def unmapped(configs: Sequence[FuseConfig], data: FusionData) -> str | None:
+    """Say in a few words why a step cannot be mapped, as a method's own word may be wrong.
+
+    Args:
+        configs: Members of one shape.
+        data: Their rows.
+
+    Returns:
+        The reason, or None: a mapped step of all members and a mapped judgement ran.
+    """
+    some = _begin(data, configs[0].batch_size)
+    with reproducible(configs[0].deterministic):
+        try:
+            mapped = Mapped(
+                [Course.open(config, some, InMemory()) for config in configs], some, _refuse
+            )
+            mapped.train_epoch()
+            mapped.judge()
+        except CM2Error:  # whoever fails is told apart from the others by a run of its own
+            return None
+        except Exception as error:
+            kind = type(error).__name__
+            return f"model = {short(configs[0].model)} cannot be mapped over members ({kind})"
+    return None
+
+
+def _begin(data: FusionData, rows: int) -> FusionData:
+    """The data with the first training rows alone."""
+    split = []
+    for word in data.columns["split"]:
+        rows -= word == "train"
+        split.append("" if word == "train" and rows < 0 else word)
+    return replace(data, columns={**data.columns, "split": split})
+
+
 def _seconds(work: Callable[[], object]) -> float:
     clock = time.perf_counter()
     work()  # ends with its means on the host, so nothing is left running
@@ -61,4 +92,4 @@ def _refuse(course: Course, error: CM2Error) -> None:
     raise error
 
 
-__all__ = ["gain"]
+__all__ = ["gain", "unmapped"]

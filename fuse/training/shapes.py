@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...cache.fingerprint import fingerprint
 from ..config import FuseConfig
+from ..methods import short
 from ..published import Published
 
 FREE = frozenset(
@@ -48,11 +49,10 @@ def unmappable(config: FuseConfig) -> str | None:
         return "mode = stream trains encoders of films and texts"
     if config.projection == "cca":
         return "projection = cca starts from eigenvectors whose signs rounding decides"
-    from ..models import MODELS
+    from ..models import model_class
 
-    method = MODELS.get(config.model)
-    if method is None or not method.vmappable:
-        return f"model = {config.model} cannot be mapped over members"
+    if not model_class(config.model).vmappable:
+        return f"model = {short(config.model)} cannot be mapped over members"
     return None
 
 

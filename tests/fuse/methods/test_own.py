@@ -15,12 +15,17 @@ import cm2
 from cm2.errors import ConfigError, IntegrityError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.conformance import CHECKS, examine, subjects
-from cm2.fuse.identity import identify
+from cm2.fuse.identity import Inputs, identify
 from cm2.fuse.inference import predict
-from cm2.fuse.methods import find, own
+from cm2.fuse.methods import canonical, find, own
 from cm2.fuse.models import model_class
 from cm2.fuse.rundir import RunDir
+from cm2.fuse.sweep.spec import sweep_spec
+from cm2.fuse.sweep.work import Context, Task, Worker
+from cm2.fuse.training.gain import unmapped
+from cm2.fuse.training.shapes import unmappable
 from cm2.fuse.training.trainer import fuse
+from cm2.progress import never
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods.md"
 TINY = {"hidden": 4, "fusion_hidden": 4, "epochs": 1}
@@ -201,3 +206,46 @@ def test_the_command_shows_options_and_presets(mine: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "model.alpha" in done.stdout
     assert "at least 0" in done.stdout
+
+
+def test_a_worker_loads_the_source_that_the_task_was_given_with(mine: Path) -> None:
+    task = Task(3, config(mine, options={"alpha": 0.3}))
+    content = json.loads(json.dumps(task.to_json()))
+    del own.OWN[task.config.model]  # as in another process
+    again = Task.from_json(content)
+    assert again.config.options.model_dump() == {"alpha": 0.3}
+    assert find(task.config.model).network is not None
+    del own.OWN[task.config.model]
+    mine.write_text(template() + "\n")
+    outcome = Worker(Context(str(mine.parent), "cpu", None)).take(content, never())
+    assert (outcome.index, outcome.kind) == (3, "fatal")
+    assert "has changed" in outcome.reason
+
+
+def test_a_sweep_knows_a_method_by_its_source(mine: Path) -> None:
+    name = f"{mine}:MyFusion"
+    by_option = sweep_spec({"model": name}, ["model.alpha=0.1,0.3"], {})
+    by_grid = sweep_spec({}, [f"model=concat,{name}"], {})
+    assert by_option.base["model"] == by_grid.axes[0].values[1] == canonical(name)
+    mine.write_text(template() + "\n")
+    assert sweep_spec({"model": name}, [], {}).base["model"] != by_option.base["model"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", None),
+        ("if logits.sum() > 1e9: logits = logits + 1", "cannot be mapped over members"),
+    ],
+)
+def test_a_method_is_mapped_where_it_can_be(
+    mine: Path, small_cache: Path, line: str, reason: str | None
+) -> None:
+    mine.write_text(
+        template().replace("        return Fusion", f"        {line}\n        return Fusion")
+    )
+    inputs = Inputs(small_cache)
+    one = inputs.identify(config(mine))
+    assert unmappable(one.config) is None  # so it says itself
+    found = unmapped([one.config, one.config], inputs.load(one))
+    assert (found is None) if reason is None else (reason in str(found))

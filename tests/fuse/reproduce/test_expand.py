@@ -12,8 +12,10 @@ from cm2.errors import ConfigError
 from cm2.fuse.config import MODELS, FuseConfig
 from cm2.fuse.data import load
 from cm2.fuse.identity import identify
+from cm2.fuse.reproduce.budget import space
 from cm2.fuse.reproduce.expand import OF_CM2, Plan, Request, Room
 from cm2.fuse.reproduce.run import NAMES, plan
+from cm2.fuse.sweep.axis import parse
 
 Asking = Callable[..., Request]
 
@@ -96,7 +98,7 @@ def test_a_line_that_cannot_be_meant_under_a_preset_is_named(iv: Path, asking: A
 
 
 def test_every_method_has_the_same_tries(iv: Path, asking: Asking) -> None:
-    tuned = {"lr": ("1e-3", "1e-4"), "dropout": ("0", "0.3", "0.5")}
+    tuned = (parse("lr=1e-3,1e-4"), parse("dropout=0,0.3,0.5"))
     (room,) = plan("table2", asking(iv, tune=tuned)).rooms
     for entry in room.entries:
         assert len(entry.tries) == 6
@@ -166,3 +168,35 @@ def test_what_cannot_be_meant_is_said(
 def test_the_names_are_the_tables_and_figures_of_the_contract() -> None:
     assert {"table2", "table3", "table4", "table5", "table6", "table7"} < set(NAMES)
     assert {"table9", "table10", "table11", "figure5", "methods"} < set(NAMES)
+
+
+def test_a_preset_of_a_method_is_a_line_of_its_own(iv: Path, asking: Asking) -> None:
+    (room,) = methods(iv, asking, methods=("mmtm", "mmtm:reference", "flexmoe:original")).rooms
+    plain, published, other = (line(room, key) for key in keys(room)[:3])
+    assert plain.options.model_dump()["crossed_steps"] is False
+    assert published.options.model_dump()["crossed_steps"] is True
+    assert published.lr == 4.355e-5
+    assert (published.epochs, other.epochs) == (1, 1)  # what is given wins over a preset
+    assert other.options.model_dump()["tokens"] == 16
+    assert room.entries[1].line.title == "MMTM, preset reference"
+
+
+def test_an_unknown_preset_is_named_as_left_out(iv: Path, asking: Asking) -> None:
+    found = methods(iv, asking, methods=("concat", "mmtm:refrence"))
+    assert any("Did you mean 'reference'" in text for text in found.skipped)
+
+
+def test_the_budget_is_the_same_number_of_settings_for_every_method(
+    iv: Path, asking: Asking
+) -> None:
+    (room,) = methods(iv, asking, tune=space((), 4), tries=4).rooms
+    assert {len(entry.tries) for entry in room.entries} == {4}
+    for entry in room.entries:
+        assert len({(one.lr, one.weight_decay, one.dropout) for one in entry.tries}) == 4
+    by_itself = methods(iv, asking).rooms[0]
+    assert [e.tries[0] for e in room.entries] == [e.tries[0] for e in by_itself.entries]
+    drawn = {
+        key: [one.lr for one in entry.tries[1:]]
+        for key, entry in zip(keys(room), room.entries, strict=True)
+    }
+    assert drawn["mmtm"] == drawn["concat"] == drawn["cm2"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from cm2.fuse.reproduce.forecast import forecast, hours
 from cm2.fuse.reproduce.run import plan, reproduce, write
 from cm2.fuse.reproduce.show import AGAINST, Result, as_text
 from cm2.fuse.rundir import RunDir
+from cm2.fuse.sweep.axis import parse
 from cm2.progress import Stop
 
 Asking = Callable[..., Any]
@@ -30,7 +34,7 @@ def done(iv: Path) -> Result:
 
     options = {"epochs": 1, "hidden": 8, "fusion_hidden": 8, "copula_dim": 4, "K": 2}
     request = Request((iv,), tasks=("ihm",), methods=METHODS, options=options)
-    return reproduce(plan("table3", request), request, (0, 1), replicates=200)
+    return reproduce(plan("table3", request), request, (0, 1), replicates=200, jobs=1)
 
 
 def row(result: Result, key: str, metric: str = "auroc") -> dict[str, Any]:
@@ -87,7 +91,7 @@ def test_a_second_call_trains_nothing_and_looks_no_second_time(
     from cm2.fuse.training import trainer
 
     monkeypatch.setattr(trainer, "_train", None)
-    again = reproduce(done.plan, done.request, (0, 1), replicates=200)
+    again = reproduce(done.plan, done.request, (0, 1), replicates=200, jobs=1)
     assert again.rows == done.rows
     for found in done.rows[0]:
         for run in RunGroup.open(Path(found["group"])).members:
@@ -110,9 +114,9 @@ def test_a_forecast_counts_what_is_finished_and_writes_nothing(
 
 
 def test_validation_chooses_among_the_tries(iv: Path, asking: Asking) -> None:
-    request = asking(iv, methods=("concat",), tune={"lr": ("1e-6", "3e-2")}, options={"epochs": 2})
+    request = asking(iv, methods=("concat",), tune=(parse("lr=1e-6,3e-2"),), options={"epochs": 2})
     planned = plan("table2", request)
-    lines = training.train(planned, (0,))[0]
+    lines = training.train(planned, (0,), jobs=1)[0]
     for line in lines:
         scores = [_val(config, iv) for config in line.entry.tries]
         assert line.config == line.entry.tries[scores.index(max(scores))]
@@ -141,7 +145,7 @@ def test_a_method_that_fails_is_named_and_the_others_go_on(
         return real(config, *rest, **more)
 
     monkeypatch.setattr(groups, "fuse_group", failing)
-    result = reproduce(done.plan, done.request, (0, 1), replicates=50)
+    result = reproduce(done.plan, done.request, (0, 1), replicates=50, jobs=1)
     assert row(result, "mmtm")["failure"] == "no stay has a film"
     assert row(result, "mmtm")["value"] is None
     assert row(result, "concat")["value"] == row(done, "concat")["value"]
@@ -152,8 +156,8 @@ def test_a_stop_ends_the_call_and_the_next_one_goes_on(iv: Path, asking: Asking)
     request = asking(iv, methods=("unified",), options={"epochs": 2, "lr": 5e-4})
     planned = plan("table3", request)
     with pytest.raises(Interrupted):
-        training.train(planned, (0,), stop=Stop(0))
-    lines = training.train(planned, (0,))[0]
+        training.train(planned, (0,), jobs=1, stop=Stop(0))
+    lines = training.train(planned, (0,), jobs=1)[0]
     assert all(line.group is not None for line in lines)
 
 
@@ -177,9 +181,6 @@ def test_every_form_holds_the_numbers(done: Result, tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_table_and_forecasts(done: Result, iv: Path) -> None:
-    import subprocess
-    import sys
-
     command = [sys.executable, "-c", "from cm2.cli import main; main()"]
     options = ["--set", "hidden=8", "--set", "fusion_hidden=8", "--set", "copula_dim=4"]
     arguments = ["reproduce", "table3", "--cache", str(iv), "--task", "ihm", "--seeds", "0:1"]
@@ -194,3 +195,37 @@ def test_the_command_prints_the_table_and_forecasts(done: Result, iv: Path) -> N
     rows = list(csv.DictReader(io.StringIO(shown.stdout)))
     assert [float(r["value"]) for r in rows] == [r["value"] for r in done.rows[0]]
     assert RunDir.open(RunGroup.open(Path(rows[0]["group"])).members[0].path).finished
+
+
+@pytest.mark.slow
+def test_the_command_continues_with_a_method_of_the_users_own_in_processes(
+    iv: Path, tmp_path: Path
+) -> None:
+    import re
+
+    docs = Path(__file__).parents[3] / "docs" / "methods.md"
+    (text,) = re.findall(r"```python\n(.*?)```", docs.read_text(), re.DOTALL)
+    broken = text.replace("hidden = nn", "raise KeyError\n        hidden = nn")
+    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "broken.py").write_text(broken)
+    own = f"{tmp_path}/mine.py:MyFusion"
+    names = f"{own}+model.alpha=0.2,{tmp_path}/broken.py:MyFusion"
+    arguments = ["reproduce", "methods", "--cache", str(iv), "--task", "ihm", "--seeds", "0:1"]
+    arguments += ["--methods", names, "--epochs", "2", "--set", "hidden=6", "--jobs", "2", "--json"]
+    arguments += ["--modalities", "ehr,cxr", "--tries", "2", "--set", "fusion_hidden=6"]
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from cm2.cli import main; main()", *arguments, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert call("--time-limit", "0.02").returncode == 130
+    shown = call()
+    assert shown.returncode == 4, shown.stderr  # one method failed, the others are judged
+    rows = {(r["key"], r["metric"]): r for r in json.loads(shown.stdout)}
+    failed = rows[f"{tmp_path}/broken.py:MyFusion", "auroc"]
+    place = 1 + broken[: broken.index("raise KeyError")].count("\n")
+    assert failed["failure"] == f"seed 0: bug: KeyError in broken.py:{place}"
+    done = rows[f"{own}+model.alpha=0.2", "auroc"]
+    assert (done["seeds"], done["tries"]) == (2, 2)
+    for run in RunGroup.open(Path(done["group"])).members:
+        assert run.config.options.model_dump() == {"alpha": 0.2}
