@@ -39,7 +39,7 @@ def main_effects(found: Sequence[Row], names: Sequence[str]) -> list[dict[str, A
             part = [row for row in able if shown(row[name]) == text]
             own = {seed: _mean(part, seed) for seed in sorted({r["seed"] for r in part})}
             apart = [value - overall[seed] for seed, value in own.items()]
-            half = _half_width(apart)
+            half = half_width(apart)
             difference = statistics.fmean(apart)
             result.append(
                 {
@@ -59,7 +59,8 @@ def _mean(rows: Sequence[Row], seed: int) -> float:
     return statistics.fmean(float(score(r) or 0.0) for r in rows if r["seed"] == seed)
 
 
-def _half_width(values: Sequence[float]) -> float | None:
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of Student's 95 % interval of a mean over seeds; None with one seed."""
     n = len(values)
     if n < 2:
         return None
@@ -72,4 +73,4 @@ def _rank(value: Any) -> tuple[int, float, str]:
     return 1, 0.0, shown(value)
 
 
-__all__ = ["main_effects"]
+__all__ = ["half_width", "main_effects"]

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from ..evaluation.svg import COLOR, DIVERGING, SERIES, draw
 from .axis import shown
+from .effects import half_width
 
 _MOST_TICKS = 9
 
-Point = tuple[dict[str, Any], float]
-"""Values of a setting and its score."""
+Point = tuple[dict[str, Any], tuple[float, ...]]
+"""Values of a setting and the score of each of its runs, in the order of seeds and folds."""
 
 
 def heat_map(
@@ -47,7 +48,7 @@ def heat_map(
                 found = [s for v, s in points if v[down] == line and v[across] == column]
                 if not found:
                     continue
-                mean = statistics.fmean(found)
+                mean = statistics.fmean(map(statistics.fmean, found))
                 axes.add_patch(_cell(j, i, _shade(mean, span)))
                 axes.text(j, i, f"{mean:.3f}".lstrip("0"), ha="center", va="center", fontsize=7)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(lines) - 0.5))
@@ -62,6 +63,9 @@ def heat_map(
 
 def by_option(name: str, points: Sequence[Point], option: str, lines: str | None) -> str:
     """Draw the score of every setting against one numeric option, and means as lines.
+
+    A mean is taken run by run over the settings, so that its bar, Student's 95 % interval over
+    seeds (and folds), tells of luck in training alone.
 
     Args:
         name: Distinct within the page.
@@ -78,12 +82,23 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
         for i, group in enumerate(groups):
             color = SERIES[i % len(SERIES)]
             part = [(float(v[option]), s) for v, s in points if lines is None or v[lines] == group]
-            x, y = zip(*part, strict=True)
+            x, y = zip(*((value, statistics.fmean(s)) for value, s in part), strict=True)
             axes.plot(x, y, ".", color=color, alpha=0.35, markersize=4)
             levels = sorted(set(x))
-            means = [statistics.fmean(s for value, s in part if value == level) for level in levels]
-            label = None if group is None else shown(group)
-            axes.plot(levels, means, "o-", color=color, markersize=4, label=label)
+            by_run = [_means([s for value, s in part if value == level]) for level in levels]
+            means = [statistics.fmean(values) for values in by_run]
+            bars = [half_width(values) for values in by_run]
+            axes.errorbar(
+                levels,
+                means,
+                None if any(bar is None for bar in bars) else np.array(bars, float),
+                fmt="o-",
+                color=color,
+                markersize=4,
+                capsize=2,
+                elinewidth=0.8,
+                label=None if group is None else shown(group),
+            )
         if log:
             axes.set_xscale("log")
         levels = sorted(set(values))
@@ -100,12 +115,13 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
 def parallel(points: Sequence[Point], names: Sequence[str]) -> str:
     """Draw every setting as a line through its values and its score, the best ones in front."""
     levels = {name: _levels(points, name) for name in names}
-    scores = [score for _, score in points]
-    span = (min(scores), max(scores))
+    ranked = sorted(((v, statistics.fmean(s)) for v, s in points), key=lambda point: point[1])
+    scores = [score for _, score in ranked]
+    span = (scores[0], scores[-1])
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for values, score in sorted(points, key=lambda point: point[1]):
+        for values, score in ranked:
             y = [_place(levels[n].index(values[n]), len(levels[n])) for n in names]
             y.append((score - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.5)
             top = score >= np.quantile(scores, 0.9)
@@ -122,6 +138,11 @@ def parallel(points: Sequence[Point], names: Sequence[str]) -> str:
 
     width = max(5.0, 1.4 * (len(names) + 1))
     return draw("parallel", "Every setting as a line; the best tenth in front", (width, 3.2), paint)
+
+
+def _means(scores: Sequence[tuple[float, ...]]) -> list[float]:
+    """Mean over settings, run by run."""
+    return [statistics.fmean(run) for run in zip(*scores, strict=True)]
 
 
 def _score_axis(axes: Axes, at: int, span: tuple[float, float]) -> None:

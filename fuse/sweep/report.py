@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def content(sweep: SweepDir) -> dict[str, Any]:
         raise DataError(
             f"No setting of {sweep.path} is complete yet: give its `cm2 sweep` command again."
         )
-    points: list[Point] = [(roll.values[one.setting], one.score) for one in complete]
+    points: list[Point] = [(roll.values[one.setting], one.scores) for one in complete]
     names = [n for n in roll.values[0] if len({str(v[n]) for v, _ in points}) > 1]
     result = read(sweep, _BEST)
     options = list(roll.values[0])
@@ -81,7 +82,7 @@ def _maps(points: list[Point], names: list[str]) -> list[str]:
     if across is None or down is None:
         return []
     shown = [(v, s) for v, s in points if v[across] is not None and v[down] is not None]
-    scores = [score for _, score in shown]
+    scores = [statistics.fmean(score) for _, score in shown]
     span = (min(scores), max(scores))
     families = sorted({str(v["copula"]) for v, _ in shown}) if "copula" in names else [""]
     maps = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from cm2.cache import atomic
 from cm2.errors import DataError
@@ -15,6 +16,7 @@ from cm2.fuse.config import FuseConfig
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.sweep.book import Member, Roll, SweepDir
 from cm2.fuse.sweep.grid import expand
+from cm2.fuse.sweep.plots import by_option
 from cm2.fuse.sweep.report import write_report
 from cm2.fuse.sweep.spec import sweep_spec
 
@@ -87,3 +89,20 @@ def test_a_sweep_without_a_complete_setting_has_no_page(tmp_path: Path) -> None:
         member.run.update(status="running")
     with pytest.raises(DataError, match="complete"):
         write_report(sweep, tmp_path / "page.html")
+
+
+def test_means_of_an_option_have_the_interval_of_its_seeds_and_none_with_one_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seeds 0.70 and 0.72 whatever the setting: Student's half width 12.706 * 0.01."""
+    points = [({"K": k}, (0.7 + shift, 0.72 + shift)) for k in (1, 2) for shift in (0.0, 0.1)]
+    seen: list[Any] = []
+    monkeypatch.setattr(Axes, "errorbar", lambda *given, **more: seen.append(given[1:]))
+    by_option("line", points, "K", None)
+    by_option("line", [({"K": 1}, (0.7,)), ({"K": 2}, (0.8,))], "K", None)
+    (levels, means, bars), (_, single, no_bars) = seen
+    assert levels == [1, 2]
+    assert means == pytest.approx([0.76, 0.76])
+    assert bars == pytest.approx([12.7062 * 0.01] * 2, rel=1e-4)
+    assert single == [0.7, 0.8]
+    assert no_bars is None
