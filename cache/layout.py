@@ -57,11 +57,14 @@ REJECT_COLUMNS = ("item_id", "stage", "error", "message", "shard", "stamp")
 LINK_COLUMNS = ("stay_id", "items", "has", "why_no")
 
 VALUE_DTYPES = ("float32", "float16")
-PIXEL_DTYPES = ("uint8",)
+BYTE_DTYPES = ("uint8",)
 ARRAY_VIEWS = ("series", "vector")
 """Views that are arrays in memory; pixels are read image by image."""
 
-ARRAY_DTYPES = (*VALUE_DTYPES, *PIXEL_DTYPES, "int64", "int32", "bool")
+FILM_VIEWS = ("pixels", "files")
+"""Views of films that are read one by one, from the store or from the files it names."""
+
+ARRAY_DTYPES = (*VALUE_DTYPES, *BYTE_DTYPES, "int64", "int32", "bool")
 
 # Libraries whose version may change an encoded vector or the bytes of a file.
 LIBRARIES = (

@@ -13,8 +13,10 @@ from ..errors import ConfigError, DataError
 from .fingerprint import fingerprint
 from .layout import (
     ARRAY_DTYPES,
+    ARRAY_VIEWS,
+    BYTE_DTYPES,
+    FILM_VIEWS,
     ITEM_COLUMNS,
-    PIXEL_DTYPES,
     SCHEMA_VERSION,
     STAGES,
     VALUE_DTYPES,
@@ -33,7 +35,8 @@ class Space:
         modality: "ehr", "cxr", "report", or a name of the user's own.
         view: "series": an item is [T, C], steps in time order; "vector": [D], or [S, D] with S
             parts such as the sections of a report; "pixels": [H, W] grey values, which only
-            models that read images themselves can use.
+            models that read images themselves can use; "files": [32], SHA-256 of such pixels,
+            which lie in the files that the table of items names.
         parts: Encoder, SHA-256 of its weights, preprocessing options: whatever changes a value.
             No path, no time.
         columns: Names of the last axis, when they mean something.
@@ -44,14 +47,15 @@ class Space:
     """
 
     modality: str
-    view: Literal["series", "vector", "pixels"]
+    view: Literal["series", "vector", "pixels", "files"]
     parts: Mapping[str, object]
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.modality, "Modality")
-        if self.view not in ("series", "vector", "pixels"):
-            raise ConfigError(f"A view is 'series', 'vector' or 'pixels', found {self.view!r}.")
+        if self.view not in (*ARRAY_VIEWS, *FILM_VIEWS):
+            offered = ", ".join((*ARRAY_VIEWS, *FILM_VIEWS))
+            raise ConfigError(f"A view is one of {offered}; found {self.view!r}.")
         fingerprint(self.as_json())
 
     def as_json(self) -> dict[str, object]:
@@ -103,9 +107,10 @@ class EncodedShard:
     Args:
         item_ids: n ids, each once.
         source_hashes: n hashes of what each item was encoded from.
-        arrays: "values" [n, T, C], [n, D] or [n, S, D], float32 or float16, finite, or of pixels
-            [n, H, W] uint8; optional "mask" [n, L] bool with L = T or S, True where the step or
-            part is real (default: all); further arrays [n, ...] such as "ids" and "length".
+        arrays: "values" [n, T, C], [n, D] or [n, S, D], float32 or float16, finite, or uint8, of
+            pixels [n, H, W], of files [n, 32]; optional "mask" [n, L] bool with L = T or S, True
+            where the step or part is real (default: all); further arrays [n, ...] such as "ids"
+            and "length".
         facts: Further columns of the items table, n values each: text, number, bool or None.
         rejects: The items that failed.
     """
@@ -134,7 +139,7 @@ def checked_arrays(space: Space, shard: EncodedShard) -> dict[str, np.ndarray]:
         raise ConfigError(f"A shard needs the array 'values', found {sorted(shard.arrays)}.")
     arrays = {name: np.asarray(shard.arrays[name]) for name in sorted(shard.arrays)}
     for name, array in arrays.items():
-        kinds = PIXEL_DTYPES if space.view == "pixels" else VALUE_DTYPES
+        kinds = BYTE_DTYPES if space.view in FILM_VIEWS else VALUE_DTYPES
         allowed = kinds if name == "values" else ARRAY_DTYPES
         if not name.isidentifier() or array.dtype.name not in allowed:
             raise ConfigError(f"Array {name!r}: expected {allowed}, found {array.dtype.name}.")
@@ -143,7 +148,7 @@ def checked_arrays(space: Space, shard: EncodedShard) -> dict[str, np.ndarray]:
         if array.dtype.kind == "f":
             _check_finite(name, array, shard.item_ids)
     values = arrays["values"]
-    dims = (2, 3) if space.view == "vector" else (3,)
+    dims = {"vector": (2, 3), "files": (2,)}.get(space.view, (3,))
     if values.ndim not in dims:
         raise ConfigError(
             f"Values of a {space.view} have {' or '.join(map(str, dims))} axes, items first; "

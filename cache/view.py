@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, IntegrityError
-from .layout import ARRAY_VIEWS, extract_again
+from .layout import ARRAY_VIEWS, FILM_VIEWS, extract_again
 from .reader import Store
 from .space import HOURS
 from .stays import Cohort
@@ -70,9 +70,9 @@ def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None
         IntegrityError: A file was altered, or a complete store lacks a linked item.
     """
     store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
-    if store.space.view == "pixels":
+    if store.space.view in FILM_VIEWS:
         raise ConfigError(
-            f"{store.path} holds pixels, which are read image by image (Store.image) and never as "
+            f"{store.path} holds {store.space.view}, which are read image by image and never as "
             f"one array. Extract vectors too, or train on them with --mode stream."
         )
     return _view(cache, cohort, store, numbers=False)

@@ -121,6 +121,7 @@ def fuse(
     device: str,
     save_steps: int,
     workers: int,
+    films: Path | None,
     final: bool,
     show_config: bool,
     dry_run: bool,
@@ -141,6 +142,8 @@ def fuse(
     if show_config:
         print_json(settings.model_dump(mode="json"))
         return
+    if films is not None:
+        os.environ["CM2_FILMS"] = str(films)  # whoever reads films, in other processes too
     from ..fuse.training import groups, trainer
 
     every_fold = settings.folds > 0 and given.get("fold") is None
@@ -283,6 +286,11 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             help="Store the state after every N steps too, not only after epochs.", min=0
         )
         ahead = typer.Option(help="Threads that read films ahead in mode stream.", min=0, max=64)
+        root = typer.Option(
+            envvar="CM2_FILMS",
+            help="Mode stream, films extracted as --level files: their root folder.",
+            metavar="ROOT",
+        )
         last = typer.Option("--final", help="Judge the test stays too; the look is counted.")
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
@@ -295,6 +303,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("device", Annotated[str, where], "auto"),
             _own("save_steps", Annotated[int, steps], 0),
             _own("workers", Annotated[int, ahead], 2),
+            _own("films", Annotated[Path | None, root], None),
             _own("final", Annotated[bool, last], False),
             _own("show_config", Annotated[bool, show], False),
             *own,

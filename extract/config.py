@@ -201,16 +201,17 @@ class ExtractConfig(BaseModel):
         description="End of the window of films in hours after ICU entry; as --until-hours "
         "unless given.",
     )
-    level: Literal["pooled", "grid", "pixels"] = Field(
+    level: Literal["pooled", "grid", "pixels", "files"] = Field(
         default="pooled",
-        description="What is stored of a film: one vector, the vector of every place (float16), or "
-        "its pixels (uint8, no encoder).",
+        description="What is stored of a film: one vector, the vector of every place (float16), "
+        "its pixels (uint8, no encoder), or, of MIMIC's films, the place of its file and the hash "
+        "of its pixels, so that training decodes the files themselves.",
     )
     side: int = Field(
         default=256,
         ge=32,
         le=2048,
-        description="Short side to which a film is resized. Of the level pixels the square centre "
+        description="Short side to which a film is resized. Of pixels and files the square centre "
         "is stored, and training cuts 7/8 of it; other levels encode those 7/8: 224 of 256, as "
         "published.",
     )
@@ -325,8 +326,10 @@ class ExtractConfig(BaseModel):
                 f"the window of films begins {self.film_from_hours:g} hours after ICU entry and "
                 f"ends {end:g} hours after it; --film-from-hours must be smaller"
             )
-        if self.level == "pixels" and self.views:
-            raise ValueError("--level pixels stores no augmented copies; leave --views out")
+        if not self.encodes_films and self.views:
+            raise ValueError(f"--level {self.level} stores no augmented copies; leave --views out")
+        if self.level == "files" and self.own_data:
+            raise ValueError("--level files is for the films of MIMIC; take --level pixels")
         return self
 
     @field_validator("encoder", "weights", mode="before")
@@ -392,6 +395,11 @@ class ExtractConfig(BaseModel):
                 "and --variables"
             )
         return self
+
+    @property
+    def encodes_films(self) -> bool:
+        """Whether films become vectors."""
+        return self.level in ("pooled", "grid")
 
     @property
     def own_data(self) -> bool:

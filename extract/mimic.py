@@ -67,7 +67,7 @@ class MimicRoute:
             return ehr.plan(self.source, cohort, self.config, self.catalogue)
         if modality == "static":
             return static.plan(self.source, cohort)
-        if modality == "cxr" and self.config.level == "pixels":
+        if modality == "cxr" and not self.config.encodes_films:
             return cxr.plan(self.source, cohort, self.config, None)
         encoded = [name for name in self.modalities if name in ENCODED]
         chosen = weights.choose(

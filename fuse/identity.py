@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..cache.cohort import Cohort
 from ..cache.fingerprint import fingerprint
-from ..cache.layout import ARRAY_VIEWS
+from ..cache.layout import ARRAY_VIEWS, FILM_VIEWS
 from ..cache.store import Store
 from ..errors import ConfigError, DataError
 from ..extract.encoders.weights import Weights
@@ -122,7 +122,7 @@ class Inputs:
         starts: dict[str, Weights] = {}
         if stream:
             pixels = {
-                name: parts[name].store for name in spaces if spaces[name]["view"] == "pixels"
+                name: parts[name].store for name in spaces if spaces[name]["view"] in FILM_VIEWS
             }
             config, starts = settled(config, pixels)
             for name in pixels:
@@ -165,7 +165,7 @@ class Inputs:
         name, _, space_id = text.partition("@")
         if name not in cohort.modalities:
             raise ConfigError(unknown("modality", name, tuple(cohort.modalities)))
-        views = ("pixels",) if stream else ARRAY_VIEWS
+        views = FILM_VIEWS if stream else ARRAY_VIEWS
         store = Store.open(self.cache, name, space_id or None, views)
         links = cohort.links(name)
         linked = {item for row in links.table["items"].to_pylist() for item in row or ()}

@@ -43,11 +43,16 @@ FORBIDDEN = {
     "cm2.cache": ["cm2.extract", "cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
     "cm2.extract": ["cm2.fuse", "cm2.cli", "cm2.commands", "cm2.demo"],
     "cm2.fuse": [
-        # of stage one, encoders alone: streaming trains them
+        # of stage one, encoders alone, which streaming trains, and how a film is decoded
         *(
             f"cm2.extract.{part.stem}"
             for part in (ROOT / "extract").iterdir()
-            if part.stem != "encoders"
+            if part.stem not in ("encoders", "modalities")
+        ),
+        *(
+            f"cm2.extract.modalities.{part.stem}"
+            for part in (ROOT / "extract/modalities").glob("*.py")
+            if part.stem not in ("__init__", "film")
         ),
         "cm2.cli",
         "cm2.commands",

@@ -33,7 +33,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
         source: Where the films lie.
         cohort: The stays.
         config: Window, rule, encoder, level, device.
-        weights: Of the encoder; None with the level pixels.
+        weights: Of the encoder; None with the levels pixels and files.
 
     Raises:
         DataError: There is no table of films, or not one of the linked films is there.
@@ -43,7 +43,11 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
     paths = [Path(path) for path in chosen["path"]]
     stamps = file_stamps(paths)
     refuse_wrong_mount(paths, stamps, "films")
-    facts = chosen.select("hours_from_intime", "view").iter_rows(named=True)
+    if config.level == "files":
+        places = [path.relative_to(source.root).as_posix() for path in paths]
+        chosen = chosen.with_columns(path=pl.Series(places, dtype=pl.String))
+    told = ("hours_from_intime", "view", *(("path",) if config.level == "files" else ()))
+    facts = chosen.select(told).iter_rows(named=True)
     work = [
         Work(*entry)
         for entry in zip(chosen["dicom_id"].to_list(), stamps, paths, facts, strict=True)

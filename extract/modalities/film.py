@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ..encoders.frame import FRAME, Frame
 
+EXACT = "grey, all pixels"
+"""How a space names decoding without a shortcut."""
+
 SMALLEST_SIDE = 32
 LARGEST_PIXELS = 64_000_000  # a film has about 8 million; Pillow itself warns from 89 million
 FAST_SCALE = 4
@@ -78,6 +81,11 @@ def decode(content: bytes, frame: Frame = FRAME, *, fast: bool = False) -> Image
             picture.draft("L", draft_size(picture.size, frame))
         picture.load()
     return with_content(picture.convert("L"))
+
+
+def digest(pixels: np.ndarray) -> np.ndarray:
+    """SHA-256 of the pixels of a prepared film, [32] uint8."""
+    return np.frombuffer(hashlib.sha256(pixels.tobytes()).digest(), np.uint8)
 
 
 @contextmanager
@@ -166,10 +174,12 @@ def augment(resized: Image.Image, item_id: str, view: int) -> Image.Image:
 
 __all__ = [
     "AUGMENTATION",
+    "EXACT",
     "FAST_SCALE",
     "UnreadableFilm",
     "augment",
     "decode",
+    "digest",
     "draft_size",
     "prepare",
 ]

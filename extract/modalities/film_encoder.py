@@ -14,7 +14,7 @@ from ...cache.store import EncodedShard, Reject
 from ..encoders.frame import FRAME, Frame
 from ..encoders.image import ImageEncoder
 from ..work import Work
-from .film import UnreadableFilm, augment, decode
+from .film import UnreadableFilm, augment, decode, digest
 from .reading import read_file
 
 
@@ -44,9 +44,9 @@ class FilmEncoder:
     """Turns films into a shard, in two stages: see `work.Staged`.
 
     Args:
-        encoder: The network; None to keep the pixels themselves.
+        encoder: The network; None to keep the pixels themselves, or their hashes.
         frame: Into which a film is brought.
-        level: pooled, grid or pixels.
+        level: pooled, grid, pixels or files.
         views: Augmented copies beside each film.
         fast: Let the JPEG decoder scale; see `film.decode`.
         decoder: Turns the bytes of a file into a grey picture, given the frame and `fast`.
@@ -125,6 +125,8 @@ class FilmEncoder:
         if count == 0:
             return {}
         stacked = np.stack(pictures)  # [n, 1 + V, H, W]
+        if self._level == "files":
+            return {"values": np.stack([digest(film) for film in stacked[:, 0]])}
         if self._encoder is None:
             return {"values": stacked[:, 0]}
         arrays = {"values": self._encoder.encode(stacked[:, 0], self._level)}

@@ -13,7 +13,7 @@ from ..config import ExtractConfig
 from ..encoders.frame import Frame
 from ..encoders.image import ImageEncoder
 from ..work import Plan, Work
-from .film import AUGMENTATION, FAST_SCALE, decode
+from .film import AUGMENTATION, EXACT, FAST_SCALE, decode
 from .film_encoder import Decoder, FilmEncoder, PreparedFilm
 
 SHARD_ITEMS = 64
@@ -84,10 +84,9 @@ def _space(
     """What makes two films comparable; options at their defaults leave no trace in it."""
     crop = frame.crop
     square = crop is not None and crop[0] == crop[1]
-    exact = "grey, all pixels"
     parts: dict[str, object] = {
         "level": config.level,
-        "decode": f"grey, JPEG scale of {FAST_SCALE}x" if config.fast_decode else exact,
+        "decode": f"grey, JPEG scale of {FAST_SCALE}x" if config.fast_decode else EXACT,
         "resize": frame.resize if isinstance(frame.resize, int) else list(frame.resize),
         "resample": frame.resample,
         "crop": crop[0] if crop is not None and square else crop and list(crop),
@@ -106,7 +105,8 @@ def _space(
         parts["views"] = {"count": config.views, **AUGMENTATION}
     if decoding is not None:
         parts["decode"] = {**decoding, "scaled": FAST_SCALE if config.fast_decode else None}
-    return Space(modality, "vector" if encoder is not None else "pixels", parts)
+    view = "vector" if encoder is not None else config.level
+    return Space(modality, view, parts)  # type: ignore[arg-type]
 
 
 def _rounding(

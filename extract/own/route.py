@@ -82,7 +82,7 @@ class OwnRoute:
         if kind == "images":
             from . import images
 
-            if config.level == "pixels":
+            if not config.encodes_films:
                 return images.plan(spec, cohort, stays, config, None, None)
             name, weights = encoder_of(spec, config, encoded, None)
             return images.plan(spec, cohort, stays, config, name, weights)

@@ -19,7 +19,7 @@ from ..config import FuseConfig
 from ..data import PREDICT_ROWS, FusionData, Rows
 from ..models.interface import LEARNED, FusionBatch
 from .batch import RawBatch
-from .items import Films, Items, Numbers
+from .items import Items, Numbers, films_of
 from .options import trunk_of
 from .processes import share
 
@@ -136,7 +136,7 @@ def with_items(data: FusionData, cache: Path, config: FuseConfig) -> StreamData:
             specs.append(spec)
             continue
         name, _, space_id = text.partition("@")
-        items[name] = Films(Store.open(cache, name, space_id or None))
+        items[name] = films_of(Store.open(cache, name, space_id or None))
         numbers[name] = data.whole.x[name][..., 0].numpy()
         real[name] = (data.whole.mask[name] & data.whole.available[:, m : m + 1]).numpy()
         specs.append(replace(spec, width=NETWORKS[trunk_of(config, name)].width))

@@ -76,10 +76,15 @@ def settled(
     return config.model_copy(update=update), starts
 
 
+def side_of(store: Store) -> int:
+    """Side in pixels of the films of a store, whether it holds them or names their files."""
+    crop = store.space.parts["crop"]
+    assert isinstance(crop, int)
+    return crop
+
+
 def _crop(config: FuseConfig, pixels: Mapping[str, Store]) -> int:
-    sides = {
-        int(s.manifest["arrays"].get("values", {"shape": [0]})["shape"][0]) for s in pixels.values()
-    } - {0}
+    sides = {side_of(store) for store in pixels.values() if store.items.num_rows}
     if not sides:
         raise ConfigError("The stores of pixels hold no film: there is nothing to stream.")
     if config.crop > min(sides):
@@ -94,4 +99,4 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-__all__ = ["HASH", "NETWORK", "RANDOM", "init_of", "settled", "trunk_of"]
+__all__ = ["HASH", "NETWORK", "RANDOM", "init_of", "settled", "side_of", "trunk_of"]

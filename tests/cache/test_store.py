@@ -373,7 +373,7 @@ def test_the_space_names_the_folder_and_tells_views_apart() -> None:
     assert SERIES.id == "0db917fcde5b"  # a new id would orphan every store in the world
     with pytest.raises(ConfigError, match="finite"):
         Space("ehr", "series", {"step": math.nan})
-    with pytest.raises(ConfigError, match="'series', 'vector' or 'pixels'"):
+    with pytest.raises(ConfigError, match="series, vector, pixels, files; found 'grid'"):
         Space("ehr", "grid", {})  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cm2.cache.cohort import Cohort
 from cm2.cache.store import EncodedShard, Space, StoreWriter
+from cm2.extract.sources.demo import write_demo
 from cm2.fuse.config import FuseConfig
 
 SIDE = 24
@@ -61,6 +62,14 @@ def add_pixels(cache: Path, side: int = SIDE) -> Path:
 def stream() -> ModuleType:
     """What the tests of streaming share: this file."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic hospital of 70 stays; read only."""
+    out = tmp_path_factory.mktemp("hospital")
+    write_demo(out, stays=70, seed=1)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from cm2.cache.store import Store
 from cm2.errors import ConfigError, IntegrityError, LeakageError
 from cm2.extract.config import ExtractConfig
 from cm2.extract.runner import extract
-from cm2.extract.sources.demo import write_demo
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import load
 from cm2.fuse.inference import load_model
@@ -31,13 +30,6 @@ def take(source: Path, cache: Path, modality: str, **options: object) -> str:
         {"data": source, "cache": cache, "modality": modality, "device": "cpu", **options}
     )
     return extract(config).modalities[0].space
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("hospital")
-    write_demo(out, stays=70, seed=1)
-    return out
 
 
 @pytest.fixture(scope="module")
