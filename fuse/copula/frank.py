@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -153,9 +154,9 @@ class Frank(Archimedean):
         theta = params["theta"]
         size = torch.where(theta < 0, -theta, theta)
         # tau = 4/theta integral_0^1 k(theta s) ds, k(t) = t/2 coth(t/2) - 1, even
-        nodes, weights = np.polynomial.legendre.leggauss(20)
-        s = torch.as_tensor(0.5 * (nodes + 1.0), dtype=theta.dtype, device=theta.device)
-        w = torch.as_tensor(0.5 * weights, dtype=theta.dtype, device=theta.device)
+        nodes, weights = _unit_nodes()
+        s = torch.as_tensor(nodes, dtype=theta.dtype, device=theta.device)
+        w = torch.as_tensor(weights, dtype=theta.dtype, device=theta.device)
         far = size > 4.0
         near = 4.0 * (
             torch.where(far, 0.0, size).unsqueeze(-1)
@@ -260,6 +261,13 @@ def _eulerian(size: int, order: Tensor, like: Tensor) -> Tensor:
             table[n, k] = (k + 1) * table[n - 1, k] + ((n - k) * table[n - 1, k - 1] if k else 0)
     rows = torch.as_tensor(table, dtype=like.dtype, device=like.device)
     return rows[order.clamp(min=0)]
+
+
+@functools.cache
+def _unit_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights on [0, 1]; the search for a theta asks for them often."""
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    return 0.5 * (nodes + 1.0), 0.5 * weights
 
 
 def _debye_kernel(t: Tensor) -> Tensor:

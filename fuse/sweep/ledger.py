@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from .axis import shown
@@ -33,6 +34,8 @@ class Ledger:
         self._sweep, self._plan, self._keep, self._watch = sweep, plan, keep, watch
         self._start, self._seconds, self._worked = time.monotonic(), 0.0, 0
         self._said, self._dropped = set[str](), set[int]()
+        self._of_setting: defaultdict[int, set[int]] = defaultdict(set)
+        self._known = 0
         self.mine: Sequence[int] = ()
         self.stage = ""
         self.rows: list[Row] = []
@@ -85,15 +88,18 @@ class Ledger:
         self._drop(setting, "running")
 
     def _drop(self, setting: int, status: str) -> None:
-        for i, member in enumerate(self._plan.members):
-            if (
-                member.setting == setting
-                and self.rows[i]["status"] == status
-                and i not in self._dropped
-            ):
-                drop(member.run, self._sweep.identity)
+        for i in self._runs_of(setting) - self._dropped:
+            if self.rows[i]["status"] == status:
+                drop(self._plan.members[i].run, self._sweep.identity)
                 self._dropped.add(i)
-                self.rows[i] |= read_run(member.run)
+                self.rows[i] |= read_run(self._plan.members[i].run)
+
+    def _runs_of(self, setting: int) -> set[int]:
+        """Numbers of the runs of a setting; a guided search adds settings as it goes."""
+        for i in range(self._known, len(self._plan.members)):
+            self._of_setting[self._plan.members[i].setting].add(i)
+        self._known = len(self._plan.members)
+        return self._of_setting[setting]
 
     def tell(self) -> None:
         """Tell the one who watches."""

@@ -35,8 +35,8 @@ def told(found: SweepDir) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(found)]
 
 
-def assert_close(found: SweepDir, expected: SweepDir, close: float) -> None:
-    assert len(told(found)) == len(told(expected)) == 8
+def assert_close(found: SweepDir, expected: SweepDir, close: float, runs: int = 8) -> None:
+    assert len(told(found)) == len(told(expected)) == runs
     for ours, theirs in zip(told(found), told(expected), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
@@ -61,6 +61,19 @@ def test_a_stopped_sweep_of_ensembles_continues(caches: list[Path]) -> None:
     found = sweep(spec(), caches[0], how=HERE)
     assert {row["status"] for row in rows(found)} == {"finished"}
     assert_close(found, sweep(spec(), caches[1], how=HERE), 1e-5)
+
+
+def test_halving_in_ensembles_gives_up_and_goes_on_with_the_same_runs(caches: list[Path]) -> None:
+    base = {**TINY, "epochs": "10", "patience": "20"}
+    grid = ("lr=1e-5,1e-4,3e-2", "dropout=0,0.1")
+    halved = sweep_spec(base, grid, {"halving": True})
+    found, expected = (
+        sweep(halved, cache, how=replace(HERE, engine=engine))
+        for cache, engine in zip(caches, ("ensemble", "local"), strict=True)
+    )
+    status = [row["status"] for row in rows(found)]
+    assert (status.count("finished"), status.count("stopped")) == (2, 4)
+    assert_close(found, expected, 1e-4, runs=6)
 
 
 @pytest.mark.parametrize(("measured", "together"), [(3.0, True), (1.5, False)])
