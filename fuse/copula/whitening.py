@@ -25,6 +25,14 @@ def _moments(x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     return mean, rows - mean
 
 
+def _each(x: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply rows (..., M, I) by the matrix of their modality (M, I, J), to (..., M, J).
+
+    One product per modality; broadcasting would copy the matrices for every row.
+    """
+    return torch.einsum("...mi,mij->...mj", x, matrices)
+
+
 class Whitening(nn.Module):
     """Affine maps between projected embeddings, white coordinates and embeddings; no parameters.
 
@@ -60,7 +68,7 @@ class Whitening(nn.Module):
                 absent rows become 0. Without it an encoder is rewarded for growing or turning
                 faster than the passes of `update` (docs/mathematics.md).
         """
-        w = ((v - self.mean).unsqueeze(-2) @ self.transform).squeeze(-2)
+        w = _each(v - self.mean, self.transform)
         if available is None:
             return w
         present = available.unsqueeze(-1)
@@ -73,11 +81,11 @@ class Whitening(nn.Module):
         half = torch.einsum("bmi,bmj->mij", share * w, w).tril()
         half = half - 0.5 * torch.diag_embed(half.diagonal(dim1=-2, dim2=-1))
         turn = (half - half.detach()).mT
-        return torch.where(present, w - (w.unsqueeze(-2) @ turn).squeeze(-2), 0.0)
+        return torch.where(present, w - _each(w, turn), 0.0)
 
     def decode(self, w: Tensor) -> Tensor:
         """The embedding expected from its white coordinates, (..., M, D_c) to (..., M, D)."""
-        return self.embedding_mean + (w.unsqueeze(-2) @ self.decoder).squeeze(-2)
+        return self.embedding_mean + _each(w, self.decoder)
 
     @torch.no_grad()
     def update(self, v: Tensor, z: Tensor, weights: Tensor) -> None:
@@ -156,7 +164,7 @@ class CopulaSpace(nn.Module):
         """Embeddings (..., M, D) to projected embeddings (..., M, D_c)."""
         if self.projection is None:
             return z
-        return (z.unsqueeze(-2) @ self.projection).squeeze(-2)
+        return _each(z, self.projection)
 
     def forward(self, z: Tensor, available: Tensor | None = None) -> Tensor:
         """White copula coordinates, (..., M, D) to (..., M, D_c); gradient to z and projection.

@@ -80,9 +80,10 @@ class LSTM(nn.Module):
             States after each step, ``(B, L, hidden)``.
         """
         keep = mask.unsqueeze(-1).unbind(1)
-        into = getattr(self, f"weight_ih_l{layer}")
+        into, bias = getattr(self, f"weight_ih_l{layer}"), getattr(self, f"bias_l{layer}")
         back = getattr(self, f"weight_hh_l{layer}").T
-        inputs = (x @ into.T + getattr(self, f"bias_l{layer}")).unbind(1)
+        # Steps first, so that each is one block of memory; states stay in their own precision.
+        inputs = nn.functional.linear(x.transpose(0, 1), into, bias).to(bias.dtype).unbind(0)
         # The state before the first step is zero: no recurrent product, no forget gate.
         i, _, g, o = inputs[0].chunk(4, -1)
         cell = torch.where(keep[0], i.sigmoid() * g.tanh(), 0.0)
@@ -94,7 +95,7 @@ class LSTM(nn.Module):
             state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
             cell = torch.where(keep[t], cell_next, cell)
             states.append(state)
-        return torch.stack(states, 1)
+        return torch.stack(states).transpose(0, 1)
 
 
 class Normaliser(nn.Module):
