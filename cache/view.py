@@ -82,7 +82,8 @@ def numbered(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -
     """Say which items the stays of a cohort have, without reading them; see `view`.
 
     Returns:
-        A view whose values are rows of the store's table of items, [N, L, 1] int64.
+        A view whose values are rows of the store's table of items, [N, L, 1] int64; where items
+        have P parts, P times the row plus the part.
     """
     return _view(cache, cohort, Store.open(cache, modality, space_id), numbers=True)
 
@@ -94,8 +95,9 @@ def _view(cache: Path, cohort: Cohort, store: Store, *, numbers: bool) -> Modali
     present = _present(store, linked, extract_again(cache, modality, cohort.name))
     distinct = sorted({item for items in present for item in items})
     if numbers:
-        values = store.rows(distinct).reshape(-1, 1, 1)
-        mask = np.ones(values.shape[:2], dtype=bool)
+        mask = _parts(store, distinct)
+        parts = mask.shape[1]
+        values = parts * store.rows(distinct)[:, None, None] + np.arange(parts)[:, None]
     else:
         values, mask = _items(store, distinct)
     place = {item: row for row, item in enumerate(distinct)}
@@ -164,6 +166,13 @@ def _items(store: Store, distinct: list[str]) -> tuple[np.ndarray, np.ndarray]:
         values = values[:, None, :]
     mask = arrays.get("mask", np.ones(values.shape[:2], dtype=bool))
     return values, mask
+
+
+def _parts(store: Store, distinct: list[str]) -> np.ndarray:
+    """Which parts these items have, [n, P]; one part where the store knows of none."""
+    if "mask" not in store.manifest["arrays"]:
+        return np.ones((len(distinct), 1), dtype=bool)
+    return store.read(distinct)["mask"]
 
 
 def _stack(

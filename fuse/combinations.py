@@ -23,6 +23,8 @@ STREAM_ONLY = (
     "trunk_norm",
     "lr_trunk",
     "freeze_trunk_epochs",
+    "lr_text",
+    "freeze_text_epochs",
     "accumulate",
 )
 """Options that act in mode = 'stream' alone."""
@@ -135,11 +137,12 @@ def _stream(config: FuseConfig) -> Iterator[str]:
         return
     if any(":severity" in word for word in (*config.drop, *config.drop_train)):
         yield "mode = 'stream' has no vectors that tell severity beforehand: drop at random"
-    if config.freeze_trunk_epochs >= config.epochs:
-        yield (
-            f"freeze_trunk_epochs = {config.freeze_trunk_epochs} leaves none of {config.epochs} "
-            "epochs to train the encoders in: lower it, or use the cache"
-        )
+    for name in ("freeze_trunk_epochs", "freeze_text_epochs"):
+        if getattr(config, name) >= config.epochs:
+            yield (
+                f"{name} = {getattr(config, name)} leaves none of {config.epochs} epochs to train "
+                "the encoders in: lower it, or use the cache"
+            )
 
 
 def _published(config: FuseConfig) -> Iterator[str]:

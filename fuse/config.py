@@ -207,13 +207,14 @@ class FuseConfig(BaseModel):
 
     mode: Literal["cached", "stream"] = Field(
         "cached",
-        description="cached: read stored vectors; stream: train the encoders of films too, from "
-        "stored pixels.",
+        description="cached: read stored vectors; stream: train the encoders too, of films from "
+        "stored pixels, of texts with a trunk from stored token ids.",
     )
     trunk: tuple[str, ...] = Field(
         (),
         description="Stream: network that encodes a modality, MODALITY=NETWORK; resnet34 for films "
-        "unless named.",
+        "unless named; of texts store (as the vectors were made), bert2x128, tinybert, minilm, "
+        "FOLDER or hub:ID@REVISION.",
     )
     init: tuple[str, ...] = Field(
         (),
@@ -237,6 +238,10 @@ class FuseConfig(BaseModel):
     lr_trunk: float = Field(1e-4, gt=0, description="Stream: learning rate of film encoders.")
     freeze_trunk_epochs: int = Field(
         0, ge=0, description="Stream: first epochs in which the encoders stand still."
+    )
+    lr_text: float = Field(2e-5, gt=0, description="Stream: learning rate of text encoders.")
+    freeze_text_epochs: int = Field(
+        0, ge=0, description="Stream: first epochs in which the text encoders stand still."
     )
     accumulate: int = Field(
         1,

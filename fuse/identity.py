@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError
 from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
 from .methods import short
-from .stream.options import init_of, settled
+from .stream.options import init_of, settled, streamed_of
 
 if TYPE_CHECKING:
     from .data import FusionData
@@ -121,13 +121,16 @@ class Inputs:
         )
         starts: dict[str, Weights] = {}
         if stream:
-            pixels = {
-                name: parts[name].store for name in spaces if spaces[name]["view"] in FILM_VIEWS
-            }
-            config, starts = settled(config, pixels)
-            for name in pixels:
-                origin = f"trained, from {init_of(config, name)}"
-                spaces[name] |= {"origin": origin, "untrained": False}
+            streamed = streamed_of(config, {name: parts[name].store for name in spaces})
+            config, starts = settled(config, streamed)
+            for name in streamed:
+                weights = starts.get(name) or Weights(name, seed=0)
+                spaces[name] |= {
+                    "origin": f"trained, from {init_of(config, name)}",
+                    "untrained": False,
+                    "pretrained_on": weights.pretrained_on,
+                    "caution": weights.caution,
+                }
         record = {
             "numerics": NUMERICS_VERSION,
             "config": config.model_dump(mode="json"),

@@ -6,16 +6,16 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import UnsupportedError
+from ...errors import ConfigError, UnsupportedError
 from .device import one_thread, resolve_device
 from .text_folder import TextFolder
-from .weights import Weights, seeded, state_sha256
+from .text_network import Long, Pooling, TextNetwork, Vocabulary
+from .weights import Weights, state_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +37,20 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
         "intermediate_size": 1536,
         "max_position_embeddings": 512,
     },
+    "bert2x128": {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 512,
+        "max_position_embeddings": 512,
+    },
 }
 """Shapes by name, for encoders that start from a seed; a folder of weights brings its own.
 
-`tinybert` is that of TinyBERT_General_4L_312D, the paper's choice, `minilm` of all-MiniLM-L6-v2.
+`tinybert` is that of TinyBERT_General_4L_312D, the paper's choice, `minilm` of all-MiniLM-L6-v2,
+`bert2x128` the smallest BERT of Turc et al. (2019).
 """
 
-Pooling = Literal["cls", "mean"]
-Long = Literal["truncate", "windows"]
 MOST_WINDOWS = 16
 """Of a text even longer than so many windows the rest is cut."""
 
@@ -55,9 +61,10 @@ class TextEncoder:
     """A text encoder of the user or the hub, or one of a known shape that has learnt nothing.
 
     Args:
-        name: One of `SHAPES`; a folder of weights says itself what it is.
-        weights: A seed (with the vocabulary of this project), or a folder with config.json,
-            model.safetensors and a tokenizer.
+        name: One of `SHAPES`; a folder of weights says itself what it is. With weights of a run,
+            None, or the folder of its tokenizer if that is another than this project's.
+        weights: A seed (with the vocabulary of this project), a folder with config.json,
+            model.safetensors and a tokenizer, or a run that trained the encoder.
         device: auto, cpu, cuda or cuda:N.
         max_tokens: Tokens of one pass, the special ones included; fewer where the encoder cannot.
         batch_tokens: Tokens per forward pass, padding included; by default few on a CPU, where
@@ -68,12 +75,12 @@ class TextEncoder:
 
     Raises:
         UnsupportedError: No encoder of that name, no encoder of text, or no [CLS] to take.
-        ConfigError: The folder is not complete.
+        ConfigError: The folder is not complete, or is not that of the run's tokenizer.
     """
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         weights: Weights,
         device: str = "cpu",
         max_tokens: int = 512,
@@ -81,14 +88,26 @@ class TextEncoder:
         pooling: Pooling = "cls",
         long: Long = "truncate",
     ) -> None:
-        if name not in SHAPES:
+        if name not in SHAPES and not weights.of_run:
             raise UnsupportedError(
                 f"no text encoder is called {name!r}; offered: {', '.join(SHAPES)}, or any "
                 "encoder of transformers by --weights FOLDER or hub:ID@REVISION"
             )
         self.weights, self._device, self._batch_tokens = weights, device, batch_tokens
         self.pooling, self.long = pooling, long
-        self._folder = None if weights.path is None else TextFolder(weights)
+        self._lock = threading.RLock()
+        self._folder = None
+        if weights.of_run:
+            self._folder = self._tokenizer_folder(name)
+            trained = self._of_run
+            # how texts are pooled and cut is what the run was trained with
+            self.pooling, self.long = trained.pooling, trained.long
+            self.name, self.width = trained.kind, trained.width
+            self.max_tokens = trained.max_tokens
+            return
+        assert name is not None
+        if weights.path is not None:
+            self._folder = TextFolder(weights)
         self.name = name if self._folder is None else self._folder.kind
         if self._folder is None:
             self.width = SHAPES[name]["hidden_size"]
@@ -100,7 +119,33 @@ class TextEncoder:
                     f"{self._folder.path}: its tokenizer has no [CLS] token; use --pooling mean"
                 )
         self.max_tokens = min(max_tokens, longest)
-        self._lock = threading.RLock()
+
+    @property
+    def _of_run(self) -> TextNetwork:
+        """What a run trained."""
+        trained = self.weights.trained
+        trained.require("text")
+        return TextNetwork.from_json(trained.facts["network"])
+
+    def _tokenizer_folder(self, name: str | None) -> TextFolder | None:
+        """The folder of the tokenizer whose token ids a run read; None for this project's."""
+        folder = None
+        if name is not None:
+            if not Path(name).expanduser().is_dir():
+                raise ConfigError(
+                    f"--encoder {name}: the run {self.weights.path} says what it trained; leave "
+                    "the option out, or name the folder of the tokenizer"
+                )
+            folder = TextFolder(Weights(self.weights.modality, path=Path(name).expanduser()))
+        found = own_tokenizer_sha256() if folder is None else folder.tokenizer_sha256
+        if found != self._of_run.vocabulary.tokenizer:
+            name = self.weights.modality
+            other = "this project" if folder is None else folder.path
+            raise ConfigError(
+                f"{self.weights.path}: its encoder of {name} read token ids of another tokenizer "
+                f"than that of {other}. Name the folder of its own: --encoder {name}=FOLDER"
+            )
+        return folder
 
     @property
     def on_cpu(self) -> bool:
@@ -119,7 +164,11 @@ class TextEncoder:
     @property
     def parts(self) -> dict[str, object]:
         """What makes two vectors comparable, for the space of a store."""
-        own = {} if self._folder is None else {"config": self._folder.config_sha256}
+        own: dict[str, object] = {}
+        if self.weights.of_run:
+            own = self.weights.space_parts
+        elif self._folder is not None:
+            own = {"config": self._folder.config_sha256}
         return {
             "encoder": self.name,
             "weights": self.sha256,
@@ -133,16 +182,34 @@ class TextEncoder:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the weights: of the file, or of the tensors that the seed gave."""
-        if self._folder is None:
+        if self.weights.path is None or self.weights.of_run:
             return state_sha256(self._network)
         return self.weights.sha256()
 
     @property
     def tokenizer_sha256(self) -> str:
         """SHA-256 of everything that turns text into token ids."""
+        return own_tokenizer_sha256() if self._folder is None else self._folder.tokenizer_sha256
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The token ids that it reads."""
+        before, behind = self._ends
+        pad = int(self._tokenizer.pad_token_id or 0)
+        size = len(self._tokenizer)
+        return Vocabulary(self.tokenizer_sha256, size, pad, tuple(before), tuple(behind))
+
+    @cached_property
+    def description(self) -> TextNetwork:
+        """What it is beside its weights."""
+        if self.weights.of_run:
+            return self._of_run
+        vocabulary = self.vocabulary
         if self._folder is None:
-            return hashlib.sha256(VOCABULARY.read_bytes()).hexdigest()
-        return self._folder.tokenizer_sha256
+            config = shaped(self.name, vocabulary.size)
+        else:
+            config = self._folder.plain_config
+        return TextNetwork(config, vocabulary, self.max_tokens, self.pooling, self.long)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -157,18 +224,13 @@ class TextEncoder:
     @cached_property
     def _network(self) -> PreTrainedModel:
         """The network on the CPU, in evaluation mode."""
+        if self.weights.of_run:
+            network = self._of_run.build(0)
+            network.load_state_dict(self.weights.trained.tensors)
+            return network
         if self._folder is not None:
-            network = self._folder.network()
-        else:
-            from transformers import BertConfig, BertModel
-
-            shape: Any = dict(SHAPES[self.name])
-            config = BertConfig(vocab_size=len(self._tokenizer), **shape)
-            config._attn_implementation = "sdpa"
-            with seeded(self.weights.seed or 0):
-                network = BertModel(config, add_pooling_layer=False)
-        network.train(mode=False)
-        return network
+            return self._folder.network()
+        return self.description.build(self.weights.seed or 0)
 
     @cached_property
     def _ready(self) -> tuple[PreTrainedModel, torch.device]:
@@ -180,8 +242,9 @@ class TextEncoder:
     def _ends(self) -> tuple[list[int], list[int]]:
         """The special tokens before and behind a text."""
         probe = "a"
-        bare = list(self._tokenizer(probe, add_special_tokens=False)["input_ids"])
-        whole = list(self._tokenizer(probe)["input_ids"])
+        with self._lock:
+            bare = list(self._tokenizer(probe, add_special_tokens=False)["input_ids"])
+            whole = list(self._tokenizer(probe)["input_ids"])
         start = next(
             place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
         )
@@ -236,14 +299,12 @@ class TextEncoder:
 
     def _windows(self, ids: Sequence[int]) -> list[Sequence[int]]:
         """Cut a long text into the fewest windows that hold it, as equal in length as can be."""
-        if len(ids) <= self.max_tokens:
+        bounds = self.description.windows(len(ids))
+        if not bounds:
             return [ids]
         before, behind = self._ends
         body = ids[len(before) : len(ids) - len(behind)]
-        room = self.max_tokens - len(before) - len(behind)
-        count = -(-len(body) // room)
-        bounds = [len(body) * place // count for place in range(count + 1)]
-        return [[*before, *body[start:end], *behind] for start, end in pairwise(bounds)]
+        return [[*before, *body[start:end], *behind] for start, end in bounds]
 
     def _encode(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """One vector per token sequence, none longer than one pass."""
@@ -263,14 +324,24 @@ class TextEncoder:
                     mask[place, : len(ids[row])] = 1
                 there = torch.from_numpy(mask).to(device)
                 out = network(input_ids=torch.from_numpy(tokens).to(device), attention_mask=there)
-                hidden = out.last_hidden_state.float()  # [b, L, D]
-                if self.pooling == "cls":
-                    pooled = hidden[:, 0]
-                else:
-                    real = there.unsqueeze(-1)
-                    pooled = (hidden * real).sum(1) / real.sum(1)
+                pooled = self.description.pooled(out.last_hidden_state.float(), there)
                 vectors[rows] = pooled.cpu().numpy()
         return vectors
+
+
+def own_tokenizer_sha256() -> str:
+    """SHA-256 of the vocabulary of this project."""
+    return hashlib.sha256(VOCABULARY.read_bytes()).hexdigest()
+
+
+def shaped(name: str, tokens: int) -> dict[str, object]:
+    """Configuration of one of `SHAPES`.
+
+    Args:
+        name: Its name.
+        tokens: Size of the vocabulary.
+    """
+    return {"model_type": "bert", "vocab_size": tokens, **SHAPES[name]}
 
 
 def buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -288,4 +359,14 @@ def buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield rows
 
 
-__all__ = ["MOST_WINDOWS", "SHAPES", "VOCABULARY", "Long", "Pooling", "TextEncoder", "buckets"]
+__all__ = [
+    "MOST_WINDOWS",
+    "SHAPES",
+    "VOCABULARY",
+    "Long",
+    "Pooling",
+    "TextEncoder",
+    "buckets",
+    "own_tokenizer_sha256",
+    "shaped",
+]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...cache.atomic import sha256_file
 from ...cache.fingerprint import fingerprint
 from ...errors import ConfigError, UnsupportedError
+from .text_network import build
 from .weights import INDEX, SINGLE, Weights, assign
 
 if TYPE_CHECKING:
@@ -143,33 +144,31 @@ class TextFolder:
             }
         )
 
+    @property
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as plain values, without what is only history."""
+        content: Any = _without_history(self.path / "config.json")
+        return {**content, "model_type": self.kind}
+
     def network(self) -> PreTrainedModel:
         """The network without its head, on the CPU, in single precision.
 
         Raises:
             ConfigError: The weights do not fit the configuration, or the tokenizer does not.
         """
-        import torch
-        from transformers import AutoModel
-
         rows = int(self.config.vocab_size)
         if len(self.tokenizer) > rows:
             raise ConfigError(
                 f"{self.path}: the tokenizer knows {len(self.tokenizer)} tokens, the encoder "
                 f"{rows}; they do not belong together"
             )
-        with torch.random.fork_rng(devices=[]):
-            make: Any = AutoModel.from_config
-            network = make(self.config, dtype=torch.float32)
-        if hasattr(network, "pooler"):
-            network.pooler = None  # a head of pre-training; saved encoders often lack it
+        network = build(self.config)
         state = _renamed(self._weights.state(), network.base_model_prefix + ".")
         wanted = network.state_dict()
         buffers = ("position_ids", "token_type_ids")  # of older files; counted off since then
         state = {n: t for n, t in state.items() if n in wanted or not n.endswith(buffers)}
         assign(network, state, _HEADS, f"{self.path} as {self.kind}")
-        found: PreTrainedModel = network
-        return found
+        return network
 
 
 def _renamed(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -105,7 +106,11 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
             "most": config.note_max,
             "without": "errors, discharge summaries, notes stored after the window",
         },
-        provenance={**weights.provenance, "tables": [table.inventory()]},
+        provenance={
+            **weights.provenance,
+            "vocabulary": asdict(encoder.vocabulary),
+            "tables": [table.inventory()],
+        },
         encode=TextShards(encoder, read_note),
         shard_items=SHARD_ITEMS,
         blank=lambda: {"values": blank(encoder)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from dataclasses import asdict
 
 import polars as pl
 
@@ -84,7 +85,11 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
         work=work,
         links=links_table(linked, "report"),
         rules=rules,
-        provenance={**weights.provenance, "texts": texts.kind},
+        provenance={
+            **weights.provenance,
+            "vocabulary": asdict(encoder.vocabulary),
+            "texts": texts.kind,
+        },
         encode=ReportEncoder(encoder),
         shard_items=SHARD_ITEMS,
         blank=lambda: {"values": blank(encoder, len(SECTIONS))},
@@ -98,7 +103,7 @@ def plan(source: Source, cohort: Cohort, config: ExtractConfig, weights: Weights
 def text_encoder(config: ExtractConfig, modality: str, weights: Weights) -> TextEncoder:
     """The encoder of a modality of texts, as the options name it."""
     return TextEncoder(
-        config.encoder_of(modality) or ENCODER,
+        config.encoder_of(modality) or (None if weights.of_run else ENCODER),
         weights,
         config.device,
         MAX_TOKENS,

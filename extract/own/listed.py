@@ -11,6 +11,7 @@ import polars as pl
 
 from ...errors import ConfigError, SchemaError
 from ..config import ExtractConfig
+from ..encoders.trained import is_run
 from ..encoders.weights import Weights, choose
 from . import rows
 from .spec import OwnFile
@@ -106,6 +107,9 @@ def encoder_of(
             f"folder with weights as --encoder {spec.name}=PATH"
         )
     if Path(word).expanduser().exists():
+        given = [Path(value.removeprefix(f"{spec.name}=")) for value in config.weights]
+        if any(is_run(path.expanduser()) for path in given):  # the folder is of its tokenizer
+            return word, choose(config.weights, spec.name, encoded, synthetic=False)
         weights = Weights(spec.name, path=Path(word).expanduser())
         return default, weights
     return word, choose(config.weights, spec.name, encoded, synthetic=False)

@@ -89,7 +89,7 @@ class OwnRoute:
         from . import texts
 
         name, weights = encoder_of(spec, config, encoded, "tinybert")
-        return texts.plan(spec, cohort, stays, config, name or "tinybert", weights)
+        return texts.plan(spec, cohort, stays, config, name, weights)
 
     def tables(self, modality: str | None = None) -> receipts.Looks:
         """The table of stays, the TOML file, and the file of the modality."""

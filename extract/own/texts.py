@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 import polars as pl
 
@@ -25,7 +26,7 @@ def plan(
     cohort: Cohort,
     stays: pl.DataFrame,
     config: ExtractConfig,
-    name: str,
+    name: str | None,
     weights: Weights,
 ) -> Plan:
     """Return the work of a table of texts.
@@ -35,7 +36,7 @@ def plan(
         cohort: The stays.
         stays: `_id`, `_row` and perhaps `_intime` of the stays.
         config: Prediction time, pooling, long texts, device.
-        name: Encoder by name; a folder of weights says itself what it is.
+        name: Encoder by name; a folder of weights says itself what it is. See `TextEncoder`.
         weights: Of the encoder.
 
     Raises:
@@ -69,6 +70,7 @@ def plan(
             "file": spec.file.name,
             "rows_of_no_stay": listed.ignored,
             **weights.provenance,
+            "vocabulary": asdict(encoder.vocabulary),
         },
         encode=TextShards(encoder, read_text),
         shard_items=SHARD_ITEMS,

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cache.layout import FILM_VIEWS
 from ...cache.store import Store
-from ...extract.encoders.networks import NETWORKS
 from ..config import FuseConfig
 from ..data import PREDICT_ROWS, FusionData, Rows
 from ..models.interface import LEARNED, FusionBatch
 from .batch import RawBatch
-from .items import Items, Numbers, films_of
-from .options import trunk_of
+from .items import Items, Numbers, Texts, films_of
+from .options import trunk_of, width_of
 from .processes import share
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -136,10 +136,11 @@ def with_items(data: FusionData, cache: Path, config: FuseConfig) -> StreamData:
             specs.append(spec)
             continue
         name, _, space_id = text.partition("@")
-        items[name] = films_of(Store.open(cache, name, space_id or None))
+        store = Store.open(cache, name, space_id or None)
+        items[name] = films_of(store) if store.space.view in FILM_VIEWS else Texts(store)
         numbers[name] = data.whole.x[name][..., 0].numpy()
         real[name] = (data.whole.mask[name] & data.whole.available[:, m : m + 1]).numpy()
-        specs.append(replace(spec, width=NETWORKS[trunk_of(config, name)].width))
+        specs.append(replace(spec, width=width_of(trunk_of(config, name))))
     plain = {entry.name: getattr(data, entry.name) for entry in fields(FusionData)}
     return StreamData(**{**plain, "specs": tuple(specs)}, items=items, numbers=numbers, real=real)
 

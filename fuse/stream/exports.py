@@ -11,6 +11,7 @@ from ..models.interface import FusionModel
 from .data import StreamData
 from .items import Films
 from .model import Streamed
+from .text_trunk import TextTrunk
 from .trunks import FilmTrunk
 
 
@@ -24,7 +25,8 @@ def encoders_of(model: FusionModel, data: FusionData, config: FuseConfig) -> dic
 
     Returns:
         By modality, kind and prefix of its tensors and what the kind needs: of a film's network
-        its name and the frame it saw, of the LSTM of a series the space and columns it read.
+        its name and the frame it saw, of the LSTM of a series the space and columns it read, of a
+        text encoder its configuration, its vocabulary, and how it pools and cuts.
     """
     found: dict[str, Any] = {}
     parts = getattr(model, "encoders", None)
@@ -50,6 +52,12 @@ def encoders_of(model: FusionModel, data: FusionData, config: FuseConfig) -> dic
                     "network": trunk.name,
                     "side": films.side,
                     "crop": config.crop,
+                }
+            if isinstance(trunk, TextTrunk):
+                found[name] = {
+                    "kind": "text",
+                    "prefix": f"trunks.{i}.network.",
+                    "network": trunk.description.to_json(),
                 }
     return found
 

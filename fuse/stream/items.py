@@ -18,6 +18,8 @@ from ...extract.modalities.film import EXACT, UnreadableFilm, digest, prepare
 from .options import side_of
 
 Numbers = NDArray[np.int64]
+NO_TOKEN = -1
+"""Stands behind the end of a text in a batch of token ids."""
 
 ROOT = "CM2_FILMS"
 """Environment variable that names the folder of the films whose files are read."""
@@ -35,6 +37,39 @@ class Items(Protocol):
         Returns:
             ``(n, ...)``.
         """
+
+
+class Texts:
+    """Token ids of a store of texts, which lie in memory one after the other.
+
+    Args:
+        store: The store. Its texts have P parts each; part p of text i has the number i P + p.
+    """
+
+    def __init__(self, store: Store) -> None:
+        names = store.items["item_id"].to_pylist()
+        shards = store.items["shard"].to_pylist()
+        by_shard: dict[str, list[int]] = {}
+        for row, shard in enumerate(shards):
+            by_shard.setdefault(shard, []).append(row)
+        found: list[list[NDArray[np.int32]]] = [[] for _ in names]
+        for rows in by_shard.values():  # shards differ in length
+            arrays = store.read([names[row] for row in rows])
+            ids, lengths = arrays["ids"], arrays["length"]
+            ids = ids.reshape(len(rows), -1, ids.shape[-1])
+            for row, own, ends in zip(rows, ids, lengths.reshape(len(rows), -1), strict=True):
+                found[row] = [part[:end] for part, end in zip(own, ends, strict=True)]
+        parts = [part for row in found for part in row]
+        self._tokens = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        self._ends = np.cumsum([0, *map(len, parts)])
+
+    def fetch(self, numbers: Numbers) -> Tensor:
+        """Token ids ``(n, L)`` int64, `NO_TOKEN` behind each end."""
+        spans = [self._tokens[self._ends[i] : self._ends[i + 1]] for i in numbers]
+        ids = np.full((len(spans), max(map(len, spans), default=0)), NO_TOKEN, np.int64)
+        for row, span in enumerate(spans):
+            ids[row, : len(span)] = span
+        return torch.from_numpy(ids)
 
 
 class Films:
@@ -119,4 +154,4 @@ def _changed(path: Path, how: str) -> str:
     )
 
 
-__all__ = ["ROOT", "FilmFiles", "Films", "Items", "Numbers", "films_of"]
+__all__ = ["NO_TOKEN", "ROOT", "FilmFiles", "Films", "Items", "Numbers", "Texts", "films_of"]

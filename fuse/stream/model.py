@@ -25,6 +25,8 @@ from .augment import NUMBERS
 from .batch import RawBatch
 from .options import RANDOM, init_of, trunk_of
 from .processes import add_gradients, gather, same_everywhere, share
+from .text_start import described
+from .text_trunk import TextTrunk
 from .trunks import FilmTrunk, Trunk
 
 AUGMENT = "augment."
@@ -55,7 +57,10 @@ class Streamed(FusionModel):
         for m, trunk in zip(self.trunked, self.trunks, strict=True):
             name = self.specs[m].name
             real = batch.mask[name] & batch.available[:, m : m + 1]  # (B, L)
-            learns = batch.number > self.config.freeze_trunk_epochs
+            config = self.config
+            text = isinstance(trunk, TextTrunk)
+            frozen = config.freeze_text_epochs if text else config.freeze_trunk_epochs
+            learns = batch.number > frozen
             trunk.train(learns)
             noise = batch.noise.get(AUGMENT + name)
             if noise is not None:
@@ -97,8 +102,13 @@ class Streamed(FusionModel):
         return super().describe(self._vectors(batches), self._vectors(training))
 
     def rates(self) -> dict[str, float]:
-        """Learning rates of the method and of the trunks."""
-        return {**super().rates(), "trunks.": self.config.lr_trunk}
+        """Learning rates of the method and of each trunk."""
+        config = self.config
+        own = {
+            f"trunks.{i}.": config.lr_text if isinstance(trunk, TextTrunk) else config.lr_trunk
+            for i, trunk in enumerate(self.trunks)
+        }
+        return {**super().rates(), **own}
 
     def combine_gradients(self) -> None:
         """Add up the gradients of the trunks over all processes, and take the first one's norms."""
@@ -138,9 +148,11 @@ def make_trunk(modality: str, config: FuseConfig) -> Trunk:
     seed = key(config.seed, "trunk", modality) >> 1
     if origin.removeprefix(RANDOM).isdecimal():
         seed = int(origin.removeprefix(RANDOM))
-    return FilmTrunk(
-        trunk_of(config, modality), config.crop, seed, config.trunk_norm, config.accumulate
-    )
+    word = trunk_of(config, modality)
+    text = described(word)
+    if text is not None:
+        return TextTrunk(text, seed, config.accumulate)
+    return FilmTrunk(word, config.crop, seed, config.trunk_norm, config.accumulate)
 
 
 __all__ = ["AUGMENT", "Streamed", "make_trunk", "streamed"]

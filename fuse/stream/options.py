@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...cache.layout import FILM_VIEWS
 from ...cache.store import Store
 from ...errors import ConfigError
 from ...extract.encoders.networks import NETWORKS
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig, unknown
+from .text_start import described, is_text, text_start
 
 NETWORK = "resnet34"
 RANDOM, HASH = "random:", "sha256:"
@@ -20,19 +23,44 @@ def trunk_of(config: FuseConfig, modality: str) -> str:
     return _pairs(config.trunk).get(modality, "")
 
 
+def width_of(trunk: str) -> int:
+    """Length of the vectors of a trunk, as a resolved configuration names it."""
+    text = described(trunk)
+    return NETWORKS[trunk].width if text is None else text.width
+
+
 def init_of(config: FuseConfig, modality: str) -> str:
     """Where a modality's encoder starts; "" for the seed of the run."""
     return _pairs(config.init).get(modality, "")
 
 
+OF_FILMS = ("crop", "augment", "trunk_norm", "lr_trunk", "freeze_trunk_epochs")
+OF_TEXTS = ("lr_text", "freeze_text_epochs")
+
+
+def streamed_of(config: FuseConfig, stores: Mapping[str, Store]) -> dict[str, Store]:
+    """Choose the modalities that are streamed: films, and the texts that have a trunk or a start.
+
+    Args:
+        config: Options as given.
+        stores: Of every modality.
+    """
+    named = _pairs(config.trunk).keys() | _pairs(config.init).keys()
+    return {
+        name: store
+        for name, store in stores.items()
+        if store.space.view in FILM_VIEWS or (name in named and is_text(store))
+    }
+
+
 def settled(
-    config: FuseConfig, pixels: Mapping[str, Store]
+    config: FuseConfig, streamed: Mapping[str, Store]
 ) -> tuple[FuseConfig, dict[str, Weights]]:
     """Say of every trunk what it is, which pixels it sees, and which weights it starts from.
 
     Args:
         config: Options as given; its modalities are resolved.
-        pixels: Stores of the modalities that are streamed.
+        streamed: Stores of the modalities that are streamed; see `streamed_of`.
 
     Returns:
         The configuration with every trunk named and files replaced by their hash, and the weights
@@ -42,20 +70,32 @@ def settled(
         ConfigError: There is nothing to stream, or a trunk or weights fit nothing.
     """
     names = [text.partition("@")[0] for text in config.modalities]
-    if not pixels:
+    if not streamed:
         raise ConfigError(
-            f"mode = 'stream' trains encoders from pixels, and the cache holds none of "
-            f"{', '.join(names)}. Run `cm2 extract --modality cxr --level pixels` first."
+            f"mode = 'stream' trains encoders, and there is nothing to train of {', '.join(names)}:"
+            " no pixels, and no trunk of texts. Run `cm2 extract --modality cxr --level pixels` "
+            "first, or give --trunk report=store."
         )
     trunks, inits = _pairs(config.trunk), _pairs(config.init)
     for option, given in (("trunk", trunks), ("init", inits)):
-        for name in given.keys() - pixels.keys():
+        for name in given.keys() - streamed.keys():
             raise ConfigError(
                 f"{option} = '{name}=…': no modality of that name is streamed; streamed are "
-                f"{', '.join(pixels)}."
+                f"{', '.join(streamed)}."
             )
+    pixels = {name: store for name, store in streamed.items() if store.space.view in FILM_VIEWS}
+    _require_read(config, OF_FILMS, "films", bool(pixels))
+    _require_read(config, OF_TEXTS, "texts", len(pixels) < len(streamed))
     starts: dict[str, Weights] = {}
-    for name in pixels:
+    for name, store in streamed.items():
+        if name not in pixels:
+            text = text_start(name, store, trunks.get(name, ""), inits.get(name, ""))
+            trunks[name] = json.dumps(text.network.to_json(), sort_keys=True, separators=(",", ":"))
+            inits[name] = f"{RANDOM}{text.seed}"
+            if text.weights is not None:
+                starts[name] = text.weights
+                inits[name] = HASH + text.weights.sha256()
+            continue
         network = trunks.setdefault(name, NETWORK)
         if network not in NETWORKS:
             raise ConfigError(unknown("trunk", network, tuple(NETWORKS)))
@@ -69,9 +109,9 @@ def settled(
             starts[name] = Weights(name, path=Path(word).expanduser())
             inits[name] = HASH + starts[name].sha256()
     update = {
-        "trunk": tuple(f"{name}={trunks[name]}" for name in pixels),
-        "init": tuple(f"{name}={inits[name]}" for name in pixels),
-        "crop": _crop(config, pixels),
+        "trunk": tuple(f"{name}={trunks[name]}" for name in streamed),
+        "init": tuple(f"{name}={inits[name]}" for name in streamed),
+        "crop": _crop(config, pixels) if pixels else 0,
     }
     return config.model_copy(update=update), starts
 
@@ -81,6 +121,12 @@ def side_of(store: Store) -> int:
     crop = store.space.parts["crop"]
     assert isinstance(crop, int)
     return crop
+
+
+def _require_read(config: FuseConfig, names: tuple[str, ...], kind: str, there: bool) -> None:
+    for name in names:
+        if not there and getattr(config, name) != FuseConfig.model_fields[name].default:
+            raise ConfigError(f"{name} is about {kind}, and no {kind} are streamed: leave it out.")
 
 
 def _crop(config: FuseConfig, pixels: Mapping[str, Store]) -> int:
@@ -99,4 +145,14 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-__all__ = ["HASH", "NETWORK", "RANDOM", "init_of", "settled", "side_of", "trunk_of"]
+__all__ = [
+    "HASH",
+    "NETWORK",
+    "RANDOM",
+    "init_of",
+    "settled",
+    "side_of",
+    "streamed_of",
+    "trunk_of",
+    "width_of",
+]

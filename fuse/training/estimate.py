@@ -33,7 +33,7 @@ def seconds_per_epoch(
         split.append(word if left[word] >= 0 else "")
     some = replace(data, columns={**data.columns, "split": split})
     short = {"epochs": config.warmup + 2, "patience": config.warmup + 2, "folds": 0, "fold": 0}
-    short["freeze_trunk_epochs"] = 0
+    short["freeze_trunk_epochs"] = short["freeze_text_epochs"] = 0
     clock = _Clock()
     with reproducible(False):
         train(FuseConfig.of({**config.model_dump(), **short}), some, clock, silent, never())
