@@ -11,6 +11,7 @@ want of it. The LSTM's time steps are products like any other.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.timing import in_turns
 from cm2.fuse.config import MODELS, FuseConfig
 from cm2.fuse.inference import build
 from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec, pattern_ids
+from cm2.fuse.presets import presets
 from cm2.fuse.training.course import make_optimizer
 
 SPECS = (
@@ -92,10 +94,19 @@ def make_batch(n: int, specs: tuple[ModalitySpec, ...], model: FusionModel) -> F
     )
 
 
-def profile(name: str, stays: int, rounds: int) -> str:
+def subjects(names: str) -> Iterator[tuple[str, str]]:
+    """Methods and their presets: NAME takes all of a method, NAME:PRESET one."""
+    for text in names.split(","):
+        name, _, chosen = text.partition(":")
+        # `paper` changes the recipe, not the network, of every method but CM2
+        offered = [preset for preset in presets(name) if preset != "paper" or name == "cm2"]
+        yield from ((name, preset) for preset in offered if chosen in ("", preset))
+
+
+def profile(name: str, preset: str, stays: int, rounds: int) -> str:
     """One row of the table."""
     specs = SPECS[:1] if name == "single" else SPECS
-    config = FuseConfig.of({"model": name})
+    config = FuseConfig.of({"model": name, "preset": preset})
     model = build(specs, config)
     batch = make_batch(stays, specs, model)
     model.start([batch])
@@ -119,8 +130,9 @@ def profile(name: str, stays: int, rounds: int) -> str:
     times = in_turns(works, rounds)
     best = {work: min(cpu for cpu, _ in seconds) for work, seconds in times.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    title = name if preset == "corrected" else f"{name}, {preset}"
     return (
-        f"| {name} | {parameters / 1e6:.2f} M | {recorder.flops() / 1e9:.2f} | "
+        f"| {title} | {parameters / 1e6:.2f} M | {recorder.flops() / 1e9:.2f} | "
         f"{len(recorder.products)} of {recorder.operations} | {1e3 * best['step']:.1f} | "
         f"{1e3 * best['products']:.1f} | {best['passes'] / best['products']:.2f} | "
         f"{best['step'] / best['products']:.2f} |"
@@ -141,8 +153,8 @@ def main() -> None:
         "products, ms | passes / products | step / products |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for name in options.methods.split(","):
-        print(profile(name, options.stays, options.rounds), flush=True)
+    for name, preset in subjects(options.methods):
+        print(profile(name, preset, options.stays, options.rounds), flush=True)
 
 
 if __name__ == "__main__":

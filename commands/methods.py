@@ -12,6 +12,9 @@ from ..console import records
 from ..errors import ConfigError
 from .shared import JsonOption, bars, print_json, say
 
+_EVERYWHERE = ("model", "what", "needs", "absent modality", "options", "reference")
+_ON_A_CACHE = ("model", "parameters", "this cache", "needs", "absent modality")
+
 
 def models(
     words: Annotated[
@@ -23,7 +26,9 @@ def models(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Count parameters for the modalities of this cache.", metavar="DIR"),
+        typer.Option(
+            help="Say which methods this cache can serve, with their parameters.", metavar="DIR"
+        ),
     ] = None,
     cohort: Annotated[str, typer.Option(help="Cohort of the cache.")] = "default",
     as_json: JsonOption = False,
@@ -42,9 +47,9 @@ def models(
         elif words:
             _show(rows[0])
         else:
-            keys = ("model", "what", "needs", "absent modality", "options", "reference")
-            shown = [{k: row[k] for k in (*keys, "parameters") if k in row} for row in rows]
-            print(records([r | {"options": ", ".join(r["options"])} for r in shown]))
+            keys = _ON_A_CACHE if cache else _EVERYWHERE
+            shown = [{key: _word(row[key]) for key in keys} for row in rows]
+            print(records(shown))
             say("cm2 models NAME shows one with its options and presets")
     else:
         raise ConfigError(
@@ -54,15 +59,19 @@ def models(
 
 
 def _methods(names: list[str], cache: Path | None, cohort: str) -> Iterator[dict[str, Any]]:
-    from ..fuse.inspection import count_parameters, describe, specs_of
-    from ..fuse.methods import METHODS
+    from ..fuse.inspection import describe, rows_of, served
+    from ..fuse.methods import METHODS, canonical
 
-    specs = () if cache is None else specs_of(cache, cohort)
+    data = None if cache is None else rows_of(cache, cohort)
     for name in names or METHODS:
         row = describe(name)
-        if cache is not None:
-            row["parameters"] = count_parameters(name, specs)
+        if data is not None:
+            row |= served(canonical(name), data)
         yield row
+
+
+def _word(value: object) -> object:
+    return ", ".join(value) if isinstance(value, dict) else value
 
 
 def _show(row: dict[str, Any]) -> None:

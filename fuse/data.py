@@ -71,6 +71,10 @@ class FusionData:
             chosen &= ~self.whole.y.isnan().all(1).cpu().numpy()
         return np.flatnonzero(chosen)
 
+    def parts(self) -> dict[str, int]:
+        """Most steps or parts of a stay, by modality that lies in memory."""
+        return {name: mask.shape[1] for name, mask in self.whole.mask.items()}
+
     def labels(self, rows: Rows) -> torch.Tensor:
         """Targets of rows, ``(n, C)`` on the CPU; NaN where unknown."""
         return self.whole.y.cpu()[torch.from_numpy(rows)]

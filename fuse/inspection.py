@@ -10,12 +10,11 @@ from typing import Any, get_args
 from ..cache.cohort import Cohort
 from ..errors import ConfigError
 from .config import FuseConfig
-from .data import load
+from .data import FusionData, load
 from .identity import identify
 from .inference import build
 from .methods import canonical, find, short
 from .models import model_class
-from .models.interface import ModalitySpec
 from .presets import presets
 
 
@@ -52,8 +51,8 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def specs_of(cache: Path, cohort: str = "default") -> tuple[ModalitySpec, ...]:
-    """Modalities of a cohort as a model sees them.
+def rows_of(cache: Path, cohort: str = "default") -> FusionData:
+    """Rows of a cohort with all its modalities, as a model sees them.
 
     Raises:
         DataError: There is no such cohort, or it links no modality.
@@ -61,17 +60,41 @@ def specs_of(cache: Path, cohort: str = "default") -> tuple[ModalitySpec, ...]:
     opened = Cohort.open(cache, cohort)
     config = FuseConfig.of({"cohort": cohort, "task": next(iter(opened.tasks))})
     identity = identify(config, cache)
-    return load(cache, identity.config, identity.cohort).specs
+    return load(cache, identity.config, identity.cohort)
 
 
-def count_parameters(name: str, specs: Sequence[ModalitySpec]) -> int | str:
-    """Count what a method learns for some modalities, with the options at their defaults."""
-    few = model_class(name).most_modalities or len(specs)
-    try:
-        model = build(tuple(specs[:few]), FuseConfig.of({"model": name}))
-    except ConfigError as error:
-        return str(error)
-    return sum(math.prod(parameter.shape) for parameter in model.parameters())
+def served(name: str, data: FusionData) -> dict[str, Any]:
+    """Say whether a method can be trained on a cohort, with all its modalities.
+
+    Args:
+        name: The method, with its options at their defaults.
+        data: The rows of the cohort.
+
+    Returns:
+        parameters: how many it learns, or a dash; this cache: yes, or the reason why not, and of
+        each preset that it cannot serve the reason.
+    """
+    few = model_class(name).most_modalities or len(data.specs)
+    specs = data.specs[:few]
+    says = {}
+    count: int | str = "–"
+    for preset in presets(name):
+        try:
+            model = build(specs, FuseConfig.of({"model": name, "preset": preset}))
+        except ConfigError as error:
+            says[preset] = str(error)
+            continue
+        if preset == "corrected":
+            count = sum(math.prod(parameter.shape) for parameter in model.parameters())
+        says[preset] = model.lacks(data.parts()) or "yes"
+    told = says.pop("corrected")
+    if told == "yes":
+        told += (
+            f", {few} of {len(data.specs)} modalities at a time" if few < len(data.specs) else ""
+        )
+        refused = [f"preset {name}: {text}" for name, text in says.items() if text != "yes"]
+        told = "; ".join([told, *refused])
+    return {"parameters": count, "this cache": told}
 
 
 def _text(value: object) -> str:
@@ -104,4 +127,4 @@ def _flat(values: Mapping[str, Any], table: str = "") -> dict[str, str]:
     return result
 
 
-__all__ = ["count_parameters", "describe", "specs_of"]
+__all__ = ["describe", "rows_of", "served"]

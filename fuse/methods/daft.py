@@ -1,4 +1,4 @@
-"""Options of DAFT in the form of MedFuse."""
+"""Options of DAFT: in the form of MedFuse, and as published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from .recipes import PUBLISHED_RECIPE
 
 
 class DAFTOptions(Options):
-    """Where the scale is counted from, and how narrow its network is."""
+    """What is modulated, where the scale is counted from, and how narrow its network is."""
+
+    modulated: Literal["series", "map"] = Field(
+        "series",
+        description="What is scaled and shifted: the states of the series (the form of MedFuse), "
+        "or the cells of the film's feature map, which needs a store of --level grid (the "
+        "publication).",
+    )
 
     scale_from: Literal["one", "zero"] = Field(
         "one",
@@ -23,7 +30,7 @@ class DAFTOptions(Options):
         "linear", description="Activation of the scale."
     )
     modulate: Literal["both", "scale", "shift"] = Field(
-        "both", description="What the anchor's states are given."
+        "both", description="What the states are given."
     )
     bottleneck: int = Field(
         0,
@@ -45,13 +52,14 @@ class DAFTOptions(Options):
             "lr": 6.493e-5,
             "scheduler": "none",  # made, and never stepped
             "options": {"scale_from": "zero", "bottleneck": 75},
-        }
+        },
+        "original": {"options": {"modulated": "map", "scale_from": "zero"}},
     }
     violates: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "modulate=scale": {"sensitivity": "without the anchor there is nothing to scale"}
     }
     unread: ClassVar[tuple[str, ...]] = ("fusion_hidden",)
-    later: ClassVar[tuple[str, ...]] = ("missing",)
+    later: ClassVar[tuple[str, ...]] = ("missing", "modulated")
 
 
 __all__ = ["DAFTOptions"]

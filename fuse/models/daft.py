@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import FuseConfig
 from ..methods.daft import DAFTOptions
 from .blank import Blanks
-from .encoders import Encoder, Encoders, anchor_of
+from .encoders import Encoder, Encoders, anchor_of, map_of
 from .interface import FusionBatch, FusionModel, FusionOutput, Hyper, ModalitySpec
 from .layers import Dropout, masked_mean
 from .task import binary
@@ -56,11 +56,32 @@ class Affine(nn.Module):
         return states if self.options.modulate == "scale" else states + parts[-1]
 
 
+class Residual(nn.Module):
+    """A residual block that treats every cell of a map alike, open after its first layer.
+
+    It stands for the last block of the network that made the map.
+
+    Args:
+        width: Channels W of the map.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before = nn.Linear(width, width, bias=False)
+        self.after = nn.Linear(width, width, bias=False)
+
+    def close(self, cells: Tensor, inner: Tensor) -> Tensor:
+        """Add what the inner states ``(B, L, W)`` say to the cells, same shape."""
+        result: Tensor = (cells + self.after(inner.relu())).relu()
+        return result
+
+
 class DAFT(FusionModel):
     """An anchor's states, modulated by every other modality in turn.
 
-    The anchor is the first series, or the first modality if there is none. This is the form that
-    MedFuse's authors compare with: the original modulates the film by a table of numbers.
+    The anchor is the first series, or the first modality if there is none: the form that MedFuse's
+    authors compare with. As published (`modulated = map`) it is the film, whose feature map is
+    modulated inside a residual block, before the nonlinearity.
 
     An absent modality modulates nothing, or as an empty input (`missing = blank`). A stay without
     the anchor has one state of zeros, which the others shift.
@@ -73,14 +94,27 @@ class DAFT(FusionModel):
     def __init__(self, specs: Sequence[ModalitySpec], config: FuseConfig, targets: int = 1) -> None:
         super().__init__(specs, config, targets)
         self.encoders = Encoders(self.specs, config.hidden, config.series_encoder)
-        self.anchor = anchor_of(self.specs)
+        options = DAFTOptions.of(config)
+        of_map = options.modulated == "map"
+        self.anchor = map_of(self.specs) if of_map else anchor_of(self.specs)
         self.others = [m for m in range(len(self.specs)) if m != self.anchor]
         width = self.encoders.between()[self.anchor]
-        options = DAFTOptions.of(config)
+        self.residual = Residual(width) if of_map and self.others else None
         self.blanks = Blanks(self.specs) if options.missing == "blank" else nn.Identity()
         self.blocks = nn.ModuleList(Affine(width, config.hidden, options) for _ in self.others)
         self.dropout = Dropout()
         self.linear = nn.Linear(config.hidden, targets)
+
+    def lacks(self, parts: Mapping[str, int]) -> str | None:
+        """As published it needs a map of several cells."""
+        spec = self.specs[self.anchor]
+        if self.residual is None or parts.get(spec.name, 1) > 1:
+            return None
+        return (
+            f"model.modulated = map modulates a feature map, and {spec.name} has one vector of an "
+            f"item: films keep cells by `cm2 extract --modality {spec.name} --level grid`; or "
+            "take model.modulated = series"
+        )
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the anchor's embedding."""
@@ -123,8 +157,13 @@ class DAFT(FusionModel):
         mask = real[self.anchor] | (first & ~available[:, self.anchor : self.anchor + 1])
         there = real[self.anchor].unsqueeze(-1)
         values = torch.where(there, states[self.anchor], 0.0)
+        cells = values
+        if self.residual is not None:
+            values = self.residual.before(cells)
         for m, block in zip(self.others, self.blocks, strict=True):
             acted = block(values, masked_mean(values, mask), z[:, m])
             acted = torch.where(mask.unsqueeze(-1), acted, 0.0)
             values = torch.where(available[:, m].reshape(-1, 1, 1), acted, values)
+        if self.residual is not None:
+            values = self.residual.close(cells, values)
         return values, mask

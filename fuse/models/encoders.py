@@ -290,6 +290,11 @@ def make_encoder(spec: ModalitySpec, size: int, series: str) -> Encoder:
     return kind(spec.width, size, spec.columns)
 
 
+def map_of(specs: Sequence[ModalitySpec]) -> int:
+    """Position of the modality with a feature map: the first that is no series, or the first."""
+    return next((m for m, spec in enumerate(specs) if spec.view != "series"), 0)
+
+
 def anchor_of(specs: Sequence[ModalitySpec]) -> int:
     """Position of the modality that others act on: the first series, or the first of all."""
     views = [spec.view for spec in specs]

@@ -268,6 +268,14 @@ class FusionModel(nn.Module, ABC):
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit what must be known before the first step (normalisers) to the training rows."""
 
+    def lacks(self, parts: Mapping[str, int]) -> str | None:
+        """Say what the stored values lack for this model; None if nothing.
+
+        Args:
+            parts: Most steps or parts of a stay, by modality.
+        """
+        return None
+
     def begin(self, starts: Mapping[str, Weights]) -> None:
         """Take weights from files before anything is fitted.
 

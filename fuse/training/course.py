@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
 from ..data import FusionData
 from ..evaluation.metrics import auroc, average_precision, macro
 from ..inference import build, probabilities
+from ..methods import short
 from ..models.interface import FusionModel, FusionOutput
 from .history import best_epoch, ended, learning_rate
 from .state import Journal, TrainerState
@@ -61,6 +63,8 @@ class Course:
         model = build(data.specs, config, len(data.targets)).to(data.device)
         state = TrainerState(model, make_optimizer(model, config))
         if not journal.resume(state):
+            if lacking := model.lacks(data.parts()):
+                raise ConfigError(f"{short(config.model)} cannot be trained on this: {lacking}.")
             if starts:
                 model.begin(starts)
             rows = data.rows("train")

@@ -187,3 +187,47 @@ def test_what_stands_in_for_an_absent_embedding(missing: str) -> None:
         found = model.completed(batch)[1][:, m]
         torch.testing.assert_close(found[~has], expected.expand((~has).sum(), -1))
         assert torch.equal(found[has], z[has, m])
+
+
+def published_daft(parts: int = 4) -> tuple[DAFT, FusionBatch]:
+    torch.manual_seed(0)
+    config = FuseConfig.of({"model": "daft", "preset": "original", "hidden": 16, "dropout": 0.0})
+    model, batch = build(SPECS, config), make_batch(8, parts)
+    assert isinstance(model, DAFT)
+    return model, batch
+
+
+def test_daft_as_published_reads_where_on_the_map_something_is() -> None:
+    model, batch = published_daft()
+    assert SPECS[model.anchor].name == "cxr"
+    pooled = batch.x["cxr"].mean(1, keepdim=True).expand_as(batch.x["cxr"])
+    flat = dataclasses.replace(batch, x={**batch.x, "cxr": pooled})
+    moved = (run(model, flat) - run(model, batch)).abs()[:, 0]
+    there = batch.available[:, 1]
+    assert (moved[there] > 1e-4).all()
+    assert (moved[~there] == 0).all()
+    turned = dataclasses.replace(batch, x={**batch.x, "cxr": batch.x["cxr"].flip(1)})
+    torch.testing.assert_close(run(model, turned), run(model, batch))  # a mean over cells
+
+
+def test_daft_as_published_scales_and_shifts_each_cell_before_the_nonlinearity() -> None:
+    model, batch = published_daft()
+    assert model.residual is not None
+    batch = dataclasses.replace(batch, available=torch.ones_like(batch.available))
+    states, real = model.encoders.states(batch)
+    z = model.encoders.gather(states, real, batch.available)
+    found, _ = model.modulated(states, real, z, batch.available)
+    cells = states[1]
+    inner = cells @ model.residual.before.weight.T
+    for block, m in zip(model.blocks, (0, 2), strict=True):
+        both = torch.cat([z[:, m], inner.mean(1)], -1) @ block.squeeze.weight.T  # type: ignore[union-attr, operator]
+        scale, shift = (both.relu() @ block.expand.weight.T).chunk(2, -1)  # type: ignore[union-attr, operator]
+        inner = scale.unsqueeze(1) * inner + shift.unsqueeze(1)
+    expected = (cells + inner.relu() @ model.residual.after.weight.T).relu()
+    torch.testing.assert_close(found, expected)
+
+
+def test_daft_as_published_asks_for_a_map_where_there_is_one_vector() -> None:
+    model, _ = published_daft()
+    assert model.lacks({"ehr": 24, "cxr": 49, "report": 4}) is None
+    assert "extract --modality cxr --level grid" in str(model.lacks({"ehr": 24, "cxr": 1}))
