@@ -222,7 +222,7 @@ def _group(given: argparse.Namespace, arm: str, runs: Sequence[RunDir]) -> RunGr
     digest = fingerprint([run.info["identity"] for run in runs])
     name = f"{arm.replace(', ', ' ').replace(' ', '-')}-{given.task}-{digest[:12]}"
     content = {"identity": digest, "kind": "folds", "folds": given.folds}
-    return RunGroup.write(given.out / name, runs, content)
+    return RunGroup.write(given.out / name, {run.path: run.config for run in runs}, content)
 
 
 def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import DataError, IntegrityError
 from . import atomic, checkpoint, reader, record, shard
-from .layout import COHORT, LEASE, MANIFEST, extract_again
+from .layout import COHORT, LEASE, MANIFEST, RUN_INFO, extract_again
 from .stays import Cohort
 
 RUN_REMEDY = "Delete this run's folder and run the same `cm2 fuse` again."
@@ -47,6 +47,12 @@ def describe_folder(path: Path, verify: bool) -> dict[str, Any] | None:
             },
             "info": cohort.info,
         }
+    if (path / "group.json").exists():
+        for check in folder_checks(path, RUN_REMEDY) if verify else ():
+            check()
+        members = atomic.read_json(path / "group.json", RUN_REMEDY)["members"]
+        states = {member["run"]: run_state(path / member["run"]) for member in members}
+        return {"kind": "group", "state": group_state(list(states.values())), "members": states}
     if (path / "config.json").exists():
         for check in folder_checks(path, RUN_REMEDY) if verify else ():
             check()
@@ -58,6 +64,17 @@ def describe_folder(path: Path, verify: bool) -> dict[str, Any] | None:
         files = sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())
         return {"kind": "run", "files": files, **texts}
     return None
+
+
+def run_state(folder: Path) -> str:
+    """What run.json says of a run, `unfinished` where there is none."""
+    path = folder / RUN_INFO
+    return str(atomic.read_json(path, RUN_REMEDY)["status"]) if path.exists() else "unfinished"
+
+
+def group_state(members: Sequence[str]) -> str:
+    """State of a group from those of its runs."""
+    return "finished" if all(state == "finished" for state in members) else "unfinished"
 
 
 def describe_file(path: Path) -> dict[str, Any]:

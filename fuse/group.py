@@ -1,7 +1,7 @@
 """Runs that differ only in their seed, or in which fold they leave out: one group on disk.
 
 ```
-group.json           which runs belong together, by relative path
+group.json           which runs belong together, by relative path; written before the first
 val_metrics.json     and test_metrics.json: of all members together
 predictions/         val.parquet, test.parquet: pooled over folds
 ```
@@ -12,7 +12,7 @@ torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from ..cache import atomic
 from ..errors import DataError, IntegrityError
+from .config import FuseConfig
 from .rundir import CONFIG, RunDir
 
 GROUP = "group.json"
@@ -41,12 +42,10 @@ class RunGroup:
         """Open an existing group.
 
         Raises:
-            DataError: No group is there, or one of its runs is gone.
+            DataError: No group is there, or one of its runs was not begun or is gone.
             IntegrityError: Its record is not what was written.
         """
-        if not is_group(path):
-            raise DataError(f"{path} is no group of runs: it has no {GROUP}.")
-        group = cls(path)
+        group = cls.find(path)
         for member in group.members:
             if not (member.path / CONFIG).is_file():
                 raise DataError(
@@ -56,21 +55,30 @@ class RunGroup:
         return group
 
     @classmethod
-    def write(cls, path: Path, members: Sequence[RunDir], content: dict[str, Any]) -> RunGroup:
-        """Record which runs belong together.
+    def find(cls, path: Path) -> RunGroup:
+        """Find a group whose runs need not all be there: `members` names them, `begun` are.
+
+        Raises:
+            DataError: No group is there.
+        """
+        if not is_group(path):
+            raise DataError(f"{path} is no group of runs: it has no {GROUP}.")
+        return cls(path)
+
+    @classmethod
+    def write(
+        cls, path: Path, members: Mapping[Path, FuseConfig], content: dict[str, Any]
+    ) -> RunGroup:
+        """Record which runs belong together, whether they were begun or not.
 
         Args:
             path: Directory of the group.
-            members: Its runs.
-            content: Whatever else the record holds: identity, configuration, kind.
+            members: Configurations of its runs by their directories.
+            content: Whatever else the record holds: identity, kind, what is shared.
         """
         runs = [
-            {
-                "run": os.path.relpath(run.path, path),
-                "seed": run.config.seed,
-                "fold": run.config.fold,
-            }
-            for run in members
+            {"run": os.path.relpath(run, path), "seed": config.seed, "fold": config.fold}
+            for run, config in members.items()
         ]
         atomic.write_json(path / GROUP, {**content, "members": runs})
         return cls(path)
@@ -95,6 +103,11 @@ class RunGroup:
             RunDir(Path(os.path.normpath(self.path / part["run"])))
             for part in self.record["members"]
         ]
+
+    @property
+    def begun(self) -> list[RunDir]:
+        """The members that exist: a killed group has begun some of them."""
+        return [run for run in self.members if (run.path / CONFIG).is_file()]
 
     @property
     def replicates(self) -> list[list[RunDir]]:

@@ -14,7 +14,7 @@ from ..errors import CM2Error, DataError, IntegrityError
 from .group import RunGroup, is_group
 from .identity import modality_names
 from .methods import short
-from .rundir import CONFIG, RunDir
+from .rundir import CONFIG, INFO, RunDir
 
 
 def list_runs(folder: Path, task: str = "") -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def _row(path: Path) -> dict[str, Any]:
     )
     row = {"name": path.name, **row, "started": None, "detail": ""}
     try:
-        return row | (_group(RunGroup.open(path)) if is_group(path) else _run(RunDir.open(path)))
+        return row | (_group(path) if is_group(path) else _run(RunDir.open(path)))
     except CM2Error as error:
         state = "damaged" if isinstance(error, IntegrityError) else "unreadable"
         return row | {"state": state, "detail": str(error)}
@@ -81,19 +81,28 @@ def _run(run: RunDir) -> dict[str, Any]:
     }
 
 
-def _group(group: RunGroup) -> dict[str, Any]:
-    members = [_run(run) for run in group.members]
+def _group(path: Path) -> dict[str, Any]:
+    group = RunGroup.find(path)
+    if group.metrics("val"):  # was finished, so a run that is not there is lost
+        group = RunGroup.open(path)
+    members = [_run(run) for run in group.begun if run.path.joinpath(INFO).is_file()]
+    known = {part["seed"] for part in group.record["members"]}
+    count = len(known) if group.kind == "seeds" else group.record["folds"]
+    whole = len(members) == len(group.members)
+    state = "finished" if whole and all(m["state"] == "finished" for m in members) else "unfinished"
+    detail = ", ".join(f"seed {seed}" for seed in sorted(known))
+    if not members:
+        return {"kind": f"{count} {group.kind}", "state": state, "detail": detail}
     first = members[0]
-    count = len(group.replicates) if group.kind == "seeds" else group.members[0].config.folds
     return {
         **first,
         "kind": f"{count} {group.kind}",
-        "state": "finished" if all(m["state"] == "finished" for m in members) else "unfinished",
+        "state": state,
         "val_auroc": (group.metrics("val") or {}).get("auroc"),
         "test_auroc": (group.metrics("test") or {}).get("auroc"),
         "looks": max(m["looks"] for m in members),
         "started": max(str(m["started"] or "") for m in members) or None,
-        "detail": ", ".join(sorted({f"seed {run.config.seed}" for run in group.members})),
+        "detail": detail,
     }
 
 

@@ -71,7 +71,7 @@ def judge_chosen(
         "sweep": sweep.identity,
         "tries": len(roll.values),
     }
-    group = RunGroup.write(sweep.path / CHOSEN, runs, content)
+    group = RunGroup.write(sweep.path / CHOSEN, {run.path: run.config for run in runs}, content)
     judge_group(group, "val", replicates=replicates)
     return group, evaluate(group, cache, "test", replicates=replicates)
 

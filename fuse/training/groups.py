@@ -14,7 +14,6 @@ from ..config import FuseConfig
 from ..group import RunGroup, is_group
 from ..identity import identify, modality_names
 from ..methods import short
-from ..rundir import RunDir
 from . import trainer
 
 
@@ -97,11 +96,14 @@ def fuse_group(
     name = f"{kind}-{short(config.model)}-{config.task}-{modalities}"
     path = cache / RUNS / f"{name[:80]}-{digest[:12]}" if out is None else out
     _require_ours(path, digest)
-    runs: list[RunDir] = []
+    content: dict[str, Any] = {"identity": digest, "kind": kind, "folds": config.folds}
+    places = [cache / RUNS / one.name for one in identities]
+    # Before the first member, so that a killed group is seen to be unfinished.
+    group = RunGroup.write(path, dict(zip(places, configs, strict=True)), content)
     with progress(f"fuse {kind}", len(configs), "runs") as advance:
         for one in configs:
             try:
-                run = trainer.fuse(
+                trainer.fuse(
                     one,
                     cache,
                     device=device,
@@ -110,14 +112,11 @@ def fuse_group(
                     save_steps=save_steps,
                     workers=workers,
                 )
-                runs.append(run)
             except CM2Error as error:
                 said = f"seed {one.seed}" + (f", fold {one.fold}" if one.folds else "")
                 error.args = (f"The member of {said} of the group {path}: {error}",)
                 raise
             advance(1)
-    content: dict[str, Any] = {"identity": digest, "kind": kind, "folds": config.folds}
-    group = RunGroup.write(path, runs, content)
     judge_group(group, "val")
     return group
 

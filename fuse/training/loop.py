@@ -58,7 +58,8 @@ def train(
             judged: Figures = course.state.partial.get("judged", {})
             if config.published.validate_first and not judged:
                 judged = course.judge(forward(course.model, data, judged_on), data)
-            meter = Meter()
+            # Of an epoch that was killed after its last step no step is left, only its losses.
+            meter = Meter.of(course.state.partial.get("losses", {}), data.device)
             for step, meter in _steps(course, data):
                 if every and step % every == 0:
                     course.pause(step, meter, judged)

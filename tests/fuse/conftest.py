@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +35,17 @@ def write_cache(
     shift: int = 0,
     offset: float = 0.0,
     labels: tuple[str, ...] = (),
+    scramble_rows: Collection[int] = (),
 ) -> Path:
-    """Stays whose latent severity shows in every modality; `scramble` spoils one split."""
+    """Stays whose latent severity shows in every modality.
+
+    `scramble` spoils one split, `scramble_rows` some stays.
+    """
     random = np.random.default_rng(seed)
     spoiler = np.random.default_rng(seed + 1)
     severity = random.normal(size=stays)
     split = np.array(["train"] * 5 + ["val"] * 2 + ["test"] * 2)[(np.arange(stays) + shift) % 9]
-    spoiled = split == scramble
+    spoiled = (split == scramble) | np.isin(np.arange(stays), list(scramble_rows))
     y = (severity + 0.3 * random.normal(size=stays) > 0.4).astype(np.int64)
     y[split == one_class] = 0
     y = np.where(spoiled, 1 - y, y)

@@ -27,7 +27,8 @@ def test_runs_of_a_cache_are_listed_with_state_metrics_and_looks(tmp_path: Path)
 
 def test_a_group_is_one_line_and_unfinished_while_a_member_is(tmp_path: Path) -> None:
     members = [write_run(tmp_path / f"s{seed}", splits=("val",), seed=seed) for seed in (0, 1)]
-    RunGroup.write(tmp_path / "g", members, {"kind": "seeds", "identity": "x", "folds": 0})
+    record = {"kind": "seeds", "identity": "x", "folds": 0}
+    RunGroup.write(tmp_path / "g", {run.path: run.config for run in members}, record)
     assert {row["name"]: row["kind"] for row in list_runs(tmp_path)}["g"] == "2 seeds"
     members[1].update(status="training")
     states = {row["name"]: row["state"] for row in list_runs(tmp_path)}

@@ -11,7 +11,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cm2.cache import checkpoint
+from cm2.cache import atomic, checkpoint, upkeep
+from cm2.cache.cohort import Cohort
 from cm2.errors import ConfigError, DataError, Interrupted
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import load
@@ -21,6 +22,7 @@ from cm2.fuse.evaluation.looks import Looks
 from cm2.fuse.group import RunGroup, open_runs
 from cm2.fuse.identity import identify
 from cm2.fuse.inert import unread
+from cm2.fuse.listing import list_runs
 from cm2.fuse.rundir import BEST
 from cm2.fuse.training.groups import fuse_group, members, parse_seeds
 from cm2.fuse.training.trainer import fuse
@@ -321,3 +323,121 @@ def test_a_group_is_judged_on_the_stays_of_another_cohort_and_not_on_its_own(
     assert own["external"] is None
     assert found["n"] != own["n"]
     assert group.metrics("test") == own
+
+
+def files(group: RunGroup) -> dict[str, bytes]:
+    """Content of the group and its members, but for what carries times."""
+    places = [group.path, *(run.path for run in group.members)]
+    return {
+        f"{place.name}/{path.relative_to(place)}": path.read_bytes()
+        for place in places
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+def states(cache: Path, group: Path) -> tuple[object, object, object]:
+    """What `cm2 ls`, `cache ls` and `inspect` say of a group."""
+    (listed,) = (row for row in list_runs(cache) if row["name"] == group.name)
+    (stored,) = (row for row in upkeep.ls(cache) if row["name"] == group.name)
+    return listed["state"], stored["state"], upkeep.inspect(group)["state"]
+
+
+def stays_of(cache: Path) -> list[int]:
+    """Ids of the stays in the order of the cohort."""
+    ids: list[int] = Cohort.open(cache, "default").stays["stay_id"].to_pylist()
+    return ids
+
+
+GROUPS = {
+    "seeds": ({}, (0, 1), False),
+    "folds": ({"folds": 3}, (), True),
+    "bf16": ({"model": "cm2", "copula_dim": 4, "K": 1, "precision": "bf16"}, (0, 1), False),
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_killed_at_any_of_20_points_is_unfinished_and_ends_with_the_same_bytes(
+    make_cache: CacheMaker, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, seeds, every_fold = GROUPS[name]
+    wanted = config(task="ihm", batch_size=24, **options)
+    cache = make_cache(tmp_path / "cache", stays=90, modalities=("ehr", "cxr"))
+
+    def train() -> RunGroup:
+        # every step is kept, so that kills fall into epochs too
+        return fuse_group(wanted, cache, seeds, every_fold, save_steps=1)
+
+    steps: list[str] = []
+    monkeypatch.setattr(atomic, "step_hook", steps.append)
+    group = train()
+    expected = files(group)
+    for fatal in np.unique(np.linspace(4, len(steps) - 1, 20).astype(int)):
+        shutil.rmtree(cache / "runs")
+        seen: list[str] = []
+
+        def kill(step: str, seen: list[str] = seen, fatal: int = int(fatal)) -> None:
+            seen.append(step)
+            if len(seen) == fatal:
+                raise Killed
+
+        monkeypatch.setattr(atomic, "step_hook", kill)
+        with pytest.raises(Killed):
+            train()
+        monkeypatch.setattr(atomic, "step_hook", lambda step: None)
+        found = states(cache, group.path)
+        if not all(run.finished for run in RunGroup.find(group.path).begun):
+            assert found == ("unfinished",) * 3, fatal
+        assert {k: v for k, v in files(train()).items() if not k.endswith(".tmp")} == expected
+        assert states(cache, group.path) == ("finished",) * 3
+
+
+def test_a_group_is_known_before_its_last_member_and_goes_on(
+    make_cache: CacheMaker, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "cache", stays=60, modalities=("ehr",))
+
+    class AfterFirst(Stop):
+        def check(self, finished: str) -> None:
+            if finished.startswith("epoch 2 "):
+                raise Interrupted(finished)
+
+    with pytest.raises(Interrupted):
+        fuse_group(config(task="ihm"), cache, (0, 1), stop=AfterFirst())
+    (path,) = (cache / "runs").glob("seeds-*")
+    assert states(cache, path) == ("unfinished",) * 3
+    with pytest.raises(DataError, match="trains what lacks"):
+        RunGroup.open(path)
+    group = fuse_group(config(task="ihm"), cache, (0, 1))
+    assert states(cache, group.path) == ("finished",) * 3
+
+
+@pytest.mark.parametrize("name", ["seeds", "folds"])
+def test_scrambling_all_test_rows_changes_no_trained_artefact_of_a_group(
+    make_cache: CacheMaker, tmp_path: Path, name: str
+) -> None:
+    options, seeds, every_fold = GROUPS[name]
+    wanted = config(task="ihm", **options)
+    plain = make_cache(tmp_path / "plain", stays=90)
+    before = fuse_group(wanted, plain, seeds, every_fold)
+    for k in range(3 if every_fold else 1):
+        one = members(wanted, seeds, every_fold)[k]
+        tested = load(plain, identify(one, plain).config)
+        ids = stays_of(plain)
+        rows = {ids.index(tested.columns["stay_id"][i]) for i in tested.rows("test", False)}
+        spoiled = make_cache(tmp_path / f"spoiled{k}", stays=90, scramble_rows=rows)
+        compared = [k] if every_fold else range(len(seeds))
+        after = fuse_group(wanted, spoiled, seeds, every_fold)
+        for i in compared:
+            for file in (BEST, "last.safetensors", "metrics.jsonl", "val_metrics.json"):
+                ours, theirs = (g.members[i].path / file for g in (before, after))
+                assert ours.read_bytes() == theirs.read_bytes(), (k, i, file)
+        if every_fold:  # in the other folds the same rows are trained on
+            other = (k + 1) % 3
+            ours, theirs = (g.members[other].path / BEST for g in (before, after))
+            assert ours.read_bytes() != theirs.read_bytes()
