@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -50,19 +50,19 @@ def main() -> None:
     costs = Costs(given.out / "costs.json")
     source = {"data": given.data} if given.data else {"config": given.config}
     source |= {"cache": given.cache, "modality": given.modality}
-    cm2.extract(**source, level="pixels", side=given.side)
+    costs.encoded({**source, "level": "pixels", "side": given.side})
     seeds, folds = parse_seeds(given.seeds), range(given.folds)
 
     frozen: dict[int, str] = {}
     for seed in seeds:
         options = {"encoder": given.trunk, "weights": f"random:{seed}", "side": given.side}
-        frozen[seed] = costs.of((FROZEN, seed, -1), "encode", _encoding(source | options))
+        frozen[seed] = costs.encoded(source | options)
     configs = {
         (STREAM, seed, fold): _streaming(given, seed, fold) for seed in seeds for fold in folds
     }
     runs = _trained(configs, given, costs)
     for (_, seed, fold), run in tuple(runs.items()):
-        space = costs.of((CACHED, seed, fold), "encode", _encoding({**source, "weights": run}))
+        space = costs.encoded({**source, "weights": run})
         configs[CACHED, seed, fold] = _cached(given, seed, fold, space)
         configs[FROZEN, seed, fold] = _cached(given, seed, fold, frozen[seed])
     runs = _trained(configs, given, costs)
@@ -97,8 +97,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--task", default="ihm")
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--trunk", default="resnet8")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--lr-trunk", type=float, default=1e-3)
     parser.add_argument("--seeds", default="0:4")
     parser.add_argument("--folds", type=int, default=5)
@@ -141,7 +141,7 @@ def _cached(given: argparse.Namespace, seed: int, fold: int, space: str) -> dict
 
 
 class Costs:
-    """Seconds of every part that was computed, kept beside the groups.
+    """Seconds of every space that was encoded and every run that was trained, kept beside them.
 
     Args:
         path: Their file.
@@ -154,37 +154,22 @@ class Costs:
         )
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def of(self, job: Job, part: str, work: Callable[[], tuple[str, Cost]]) -> str:
-        """Do a part and add what it took."""
-        result, cost = work()
-        self.add(job, part, cost)
-        return result
+    def encoded(self, options: dict[str, Any]) -> str:
+        """Extract, and return the space."""
+        with _Timer() as timer:
+            space: str = cm2.extract(**options).modalities[0].space
+        self.add(space, timer.cost)
+        return space
 
-    def add(self, job: Job, part: str, cost: Cost) -> None:
-        """Add the seconds of a part; one that was done before costs next to nothing again."""
-        name = " ".join(map(str, (*job, part)))
-        known = self._seconds.get(name, {"wall": 0.0, "cpu": 0.0})
-        if cost["wall"] > known["wall"]:
+    def add(self, name: str, cost: Cost) -> None:
+        """Keep the seconds of a space or run; one that is found costs next to nothing again."""
+        if cost["wall"] > self._seconds.get(name, {"wall": 0.0})["wall"]:
             self._seconds[name] = cost
             atomic.write_json(self._path, {"seconds": self._seconds})
 
-    def mean(self, arm: str, part: str, kind: str) -> float:
-        """Mean over the runs of an arm."""
-        found = [
-            c[kind]
-            for n, c in self._seconds.items()
-            if n.startswith(f"{arm} ") and n.endswith(part)
-        ]
-        return sum(found) / max(len(found), 1)
-
-
-def _encoding(options: dict[str, Any]) -> Callable[[], tuple[str, Cost]]:
-    def encode() -> tuple[str, Cost]:
-        with _Timer() as timer:
-            summary = cm2.extract(**options)
-        return summary.modalities[0].space, timer.cost
-
-    return encode
+    def mean(self, names: Sequence[str], kind: str) -> float:
+        """Mean seconds of some spaces or runs."""
+        return sum(self._seconds.get(name, {kind: 0.0})[kind] for name in names) / len(names)
 
 
 class _Timer:
@@ -213,7 +198,7 @@ def _trained(
         jobs = {job: pool.submit(_train, config, given.cache) for job, config in configs.items()}
         for place, (job, future) in enumerate(jobs.items(), 1):
             runs[job], cost = future.result()
-            costs.add(job, "train", cost)
+            costs.add(Path(runs[job]).name, cost)
             print(f"{place} of {len(jobs)}: {job[0]}, seed {job[1]}, fold {job[2]}", flush=True)
     return runs
 
@@ -239,6 +224,8 @@ def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace)
     cells = []
     for row in against[FROZEN]:
         arm, metric = names[row["run"]], row["metric"]
+        runs = groups[arm].members
+        spaces = [run.config.modalities[0].partition("@")[2] for run in runs]
         line = [
             arm,
             metric,
@@ -254,8 +241,8 @@ def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace)
                 else ""
             )
         line += [
-            f"{costs.mean(arm, part, kind):.1f}"
-            for part in ("encode", "train")
+            f"{costs.mean(computed, kind):.1f}"
+            for computed in (spaces, [run.path.name for run in runs])
             for kind in ("wall", "cpu")
         ]
         cells.append(line)
@@ -268,7 +255,7 @@ def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace)
     head = ["arm", "metric", "value", "sd", "minus frozen", "minus stream"]
     head += ["encode s", "encode CPU s", "train s", "train CPU s"]
     print(table(head, cells))
-    print("Seconds are those of one run; a frozen trunk encodes once for all folds.")
+    print("Seconds are those of one run; pixels and a frozen trunk are encoded once for many.")
     print(json.dumps({arm: str(group.path) for arm, group in groups.items()}))
 
 
