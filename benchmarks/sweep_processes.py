@@ -1,15 +1,18 @@
-"""Runs per hour of `cm2 sweep` against the two obvious ways, and halving against the whole grid.
+"""Runs per hour of `cm2 sweep` against the obvious ways, and halving against the whole grid.
 
-A  one `cm2 fuse` process after another, with the defaults of its libraries
+A  one `cm2 fuse` process after another, with the defaults of its libraries (a part of the grid,
+   spread evenly over it; every run costs about the same)
 B  the obvious script: Optuna's grid sampler around a plain PyTorch loop over the same tensors, one
-   process (concatenation of encoders only: it computes less than the sweep's model does)
+   process (concatenation of encoders only: it computes less than the sweep's model does; the same
+   part of the grid)
 C  `cm2 sweep` with one process per core
+S  `cm2 sweep --jobs 1`: what the processes add
+P  `cm2 sweep --precision bf16`
 D  `cm2 sweep --halving`: settings per hour, and whether its best setting is that of C
 
-A and C alternate and train the same configurations to the same bytes. On a machine that others
-use too, only ratios of one round mean something.
+All take turns. On a machine that others use too, only ratios of one round mean something.
 
-    python -m benchmarks.sweep_processes --cache C --task ihm --rounds 2
+    python -m benchmarks.sweep_processes --cache C --task ihm --rounds 1
 """
 
 from __future__ import annotations
@@ -26,20 +29,21 @@ import tempfile
 import time
 from pathlib import Path
 
-LR, DROPOUT = ("1e-4", "1e-3", "3e-3"), ("0.1", "0.4")
+LR, DROPOUT = ("1e-4", "3e-4", "1e-3", "3e-3"), ("0.1", "0.3", "0.5")
+FAMILIES, WEIGHTS = ("frank", "gumbel"), ("1e-3", "1e-1")
 PROGRAM = "from cm2.cli import main; main()"
 
 LOOP = """
 import sys, optuna, torch
 from sklearn.metrics import roc_auc_score
 import cm2
-cache, task, hidden, epochs, batch, rates, dropouts = sys.argv[1:8]
+cache, task, hidden, epochs, batch, rates, dropouts, trials = sys.argv[1:9]
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 data = {s: cm2.open_cache(cache).dataset(task, s) for s in ("train", "val")}
 names = list(data["train"]["x"])
 def tensors(part):
     known = ~torch.as_tensor(part["y"]).reshape(len(part["y"]), -1)[:, 0].isnan()
-    x = {n: torch.as_tensor(part["x"][n])[known].float() for n in names}
+    x = {n: torch.as_tensor(part["x"][n])[known].float().nan_to_num() for n in names}
     return x, torch.as_tensor(part["available"])[known], \
         torch.as_tensor(part["y"]).reshape(len(known), -1)[known, 0].float()
 train, val = tensors(data["train"]), tensors(data["val"])
@@ -48,11 +52,14 @@ class Net(torch.nn.Module):
     def __init__(self, dropout):
         super().__init__()
         self.encode = torch.nn.ModuleDict(
-            {n: torch.nn.LSTM(train[0][n].shape[-1], H, 2, batch_first=True) for n in names})
+            {n: torch.nn.LSTM(x.shape[-1], H, 2, batch_first=True) if x.ndim == 3
+             else torch.nn.Linear(x.shape[-1], H) for n, x in train[0].items()})
         self.drop = torch.nn.Dropout(dropout)
         self.head = torch.nn.Linear(H * len(names), 1)
     def forward(self, x, has):
-        z = [self.encode[n](x[n])[0][:, -1] * has[:, i:i+1] for i, n in enumerate(names)]
+        z = [self.encode[n](x[n]) for n in names]
+        z = [v[0][:, -1] if isinstance(v, tuple) else v for v in z]
+        z = [v * has[:, i:i+1] for i, v in enumerate(z)]
         return self.head(self.drop(torch.cat(z, 1)))[:, 0]
 def objective(trial):
     torch.manual_seed(0)
@@ -73,7 +80,7 @@ def objective(trial):
     return best
 space = {"lr": rates, "dropout": dropouts}
 sampler = optuna.samplers.GridSampler({n: [*map(float, v.split(","))] for n, v in space.items()})
-optuna.create_study(sampler=sampler, direction="maximize").optimize(objective)
+optuna.create_study(sampler=sampler, direction="maximize").optimize(objective, int(trials))
 """
 
 
@@ -104,39 +111,57 @@ def main() -> None:
     parser.add_argument("--hidden", default="64")
     parser.add_argument("--epochs", default="12")
     parser.add_argument("--batch-size", default="64")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--alone", type=int, default=6, help="runs of the ways A and B")
+    parser.add_argument("--arms", default="ABCSPD")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden", options.hidden]
     base += ["--epochs", options.epochs, "--batch-size", options.batch_size, "--device", "cpu"]
     base += ["--patience", options.epochs]
-    grid = ["--grid", f"lr={','.join(LR)}", "--grid", f"dropout={','.join(DROPOUT)}", "--json"]
-    settings = list(itertools.product(LR, DROPOUT))
+    axes = {"lr": LR, "dropout": DROPOUT, "copula": FAMILIES, "lambda_cop": WEIGHTS}
+    grid = [word for name, v in axes.items() for word in ("--grid", f"{name}={','.join(v)}")]
+    settings = list(itertools.product(*axes.values()))
+    alone = settings[:: -(-len(settings) // options.alone)]
+    one_by_one = [
+        ["fuse", *base, "--lr", lr, "--dropout", d, "--copula", family, "--lambda-cop", weight]
+        for lr, d, family, weight in alone
+    ]
     loop = [str(options.cache), options.task, options.hidden, options.epochs, options.batch_size]
-    loop += [",".join(LR), ",".join(DROPOUT)]
-    seconds: dict[str, list[float]] = {name: [] for name in "ABCD"}
-    best: dict[str, int] = {}
+    loop += [",".join(sorted({s[i] for s in alone})) for i in (0, 1)]
+    loop += [str(len(alone))]
+    more = {"C": [], "S": ["--jobs", "1"], "P": ["--precision", "bf16"], "D": ["--halving"]}
+    seconds: dict[str, list[float]] = {name: [] for name in options.arms}
+    best: dict[str, object] = {}
     for _ in range(options.rounds):
-        one_by_one = [["fuse", *base, "--lr", lr, "--dropout", d] for lr, d in settings]
-        seconds["A"].append(timed(options.cache, one_by_one)[0])
-        for name, more in (("C", []), ("D", ["--halving"])):
-            took, (printed,) = timed(options.cache, [["sweep", *base, *grid, *more]])
+        for name in options.arms:
+            if name == "A":
+                took = timed(options.cache, one_by_one)[0] / len(alone)
+            elif name == "B":
+                start = time.perf_counter()
+                subprocess.run([sys.executable, "-c", LOOP, *loop], check=True)
+                took = (time.perf_counter() - start) / len(alone)
+            else:
+                words = ["sweep", *base, *grid, *more[name], "--json"]
+                whole, (printed,) = timed(options.cache, [words])
+                took = whole / len(settings)
+                best[name] = json.loads(printed)["best"][0]["setting"]
             seconds[name].append(took)
-            best[name] = json.loads(printed)["best"][0]["setting"]
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", LOOP, *loop], check=True)
-        seconds["B"].append(time.perf_counter() - start)
-    rows = {n: round(3600 * len(settings) / statistics.median(v), 1) for n, v in seconds.items()}
+            print(f"{name}: {took:.2f} s for a setting", file=sys.stderr)
+    ways = (("C", "A"), ("C", "B"), ("C", "S"), ("P", "C"), ("D", "A"), ("D", "C"))
+    rows = {n: round(3600 / statistics.median(v), 1) for n, v in seconds.items()}
     ratio = {
-        f"C / {other}": [round(b / c, 2) for b, c in zip(seconds[other], seconds["C"], strict=True)]
-        for other in "AB"
+        f"{one} / {other}": [
+            round(b / a, 2) for a, b in zip(seconds[one], seconds[other], strict=True)
+        ]
+        for one, other in ways
+        if one in seconds and other in seconds
     }
-    ratio["D / A"] = [round(a / d, 2) for a, d in zip(seconds["A"], seconds["D"], strict=True)]
     result = {
         "settings": len(settings),
         "settings per hour, median": rows,
-        "ratios by round": ratio,
-        "halving finds the best of the whole grid": best["C"] == best["D"],
+        "ratios of settings per hour, by round": ratio,
+        "best setting": best,
         "load": os.getloadavg(),
         "cores": os.cpu_count(),
     }
