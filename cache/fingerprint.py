@@ -49,6 +49,10 @@ def fraction(dataset: str, subject_id: object, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+_EXACT = (bool, int)
+"""Types whose values need no look: thousands of small files are read at a time."""
+
+
 def plain(value: object, where: str = "value") -> object:
     """Copy a value into the types that JSON holds.
 
@@ -72,13 +76,15 @@ def plain(value: object, where: str = "value") -> object:
             raise ConfigError(f"{where}: expected a finite number, found {value}.")
         return float(value)
     if isinstance(value, Mapping):
-        for key in value:
+        copied = {}
+        for key, item in value.items():
             if not isinstance(key, str):
                 raise ConfigError(f"{where}: expected text as key, found {key!r}.")
-        return {
-            str(plain(key, f"{where} key")): plain(item, f"{where}.{key}")
-            for key, item in value.items()
-        }
+            if not key.isascii():
+                _require_characters(key, f"{where} key")
+            simple = item is None or type(item) in _EXACT or (type(item) is str and item.isascii())
+            copied[str(key)] = item if simple else plain(item, f"{where}.{key}")
+        return copied
     if isinstance(value, (list, tuple)):
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     raise ConfigError(

@@ -100,10 +100,10 @@ def compare(
     read: its best settings by validation, what each option was worth, what chance explains; beside
     runs it stands for the setting that it chose, once that was judged by --final.
     """
-    from ..fuse.sweep.book import CHOSEN, is_sweep
+    from ..fuse.sweep.book import CHOSEN, SweepDir, is_sweep
 
     if len(runs) == 1 and is_sweep(runs[0]):
-        show_sweep(runs[0], final, bootstrap, as_json)
+        show_sweep(SweepDir.open(runs[0]), final, bootstrap, as_json)
         return
     from ..fuse.evaluation.compare import compare as paired
     from ..fuse.evaluation.layout import layout_rows

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ from .shared import (
     suggest,
     verbosity,
 )
+
+if TYPE_CHECKING:
+    from ..fuse.sweep.book import SweepDir
 
 
 def sweep(
@@ -65,16 +68,14 @@ def sweep(
         return
     with Board(quiet=verbosity() < 0) as board:
         found = run(spec, cache, out, how, watch=board.show, stop=stopping(time_limit))
-    show_sweep(found.path, final and not found.failures(), 1000, as_json)
+    show_sweep(found, final and not found.failures(), 1000, as_json)
     require_all(found)
 
 
-def show_sweep(path: Path, final: bool, replicates: int, as_json: bool) -> None:
+def show_sweep(sweep: SweepDir, final: bool, replicates: int, as_json: bool) -> None:
     """Print what a sweep has found; with `final` judge its choice on the test stays."""
-    from ..fuse.sweep.book import SweepDir
     from ..fuse.sweep.reading import read, text
 
-    sweep = SweepDir.open(path)
     result = read(sweep)
     metrics = None
     if final:
@@ -91,7 +92,7 @@ def show_sweep(path: Path, final: bool, replicates: int, as_json: bool) -> None:
         if metrics is not None:
             chosen = result["best"][0]["setting"]
             print(f"\n{metric_table([(f'setting {chosen}', 'test', metrics)])}")
-    suggest(f"cm2 report {path}/chosen" if final else f"cm2 compare {path} --final")
+    suggest(f"cm2 report {sweep.path}/chosen" if final else f"cm2 compare {sweep.path} --final")
 
 
 def _own(name: str, annotation: Any, default: Any) -> Parameter:

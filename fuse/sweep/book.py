@@ -76,6 +76,8 @@ class SweepDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.latest: list[dict[str, Any]] | None = None
+        """Rows of the runs as the call left them that worked on the sweep; None if none did."""
 
     @classmethod
     def open(cls, path: Path) -> SweepDir:

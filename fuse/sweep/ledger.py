@@ -89,7 +89,10 @@ class Ledger:
 
     def _drop(self, setting: int, status: str) -> None:
         for i in self._runs_of(setting) - self._dropped:
-            if self.rows[i]["status"] == status:
+            row = self.rows[i]
+            if row["status"] == "finished" and not row["weights"]:
+                self._dropped.add(i)  # by an earlier call
+            elif row["status"] == status:
                 drop(self._plan.members[i].run, self._sweep.identity)
                 self._dropped.add(i)
                 self.rows[i] |= read_run(self._plan.members[i].run)

@@ -18,7 +18,7 @@ _SHOWN = 10
 
 
 def read(sweep: SweepDir, best: int = _SHOWN) -> dict[str, Any]:
-    """Gather what a sweep has found, from its runs, and write its index anew.
+    """Gather what a sweep has found, from its runs, and write its index if they are read anew.
 
     Args:
         sweep: The sweep, finished or not.
@@ -29,8 +29,10 @@ def read(sweep: SweepDir, best: int = _SHOWN) -> dict[str, Any]:
         weights, and its values), effects (see `main_effects`), selection, notes.
     """
     roll = sweep.roll()
-    found = rows(sweep, roll)
-    write_index(sweep, found)
+    found = sweep.latest
+    if found is None:
+        found = rows(sweep, roll)
+        write_index(sweep, found)
     standings = ranking(found)
     complete = [one for one in standings if one.complete]
     weights = {row["setting"] for row in found if row["weights"]}

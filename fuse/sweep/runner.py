@@ -125,6 +125,8 @@ class _Work:
         finally:
             if self.plan.members:
                 self.ledger.store()
+            if self._how.shard is None:  # else other parts have gone on meanwhile
+                self.sweep.latest = self.ledger.rows
 
     def train(self, numbers: Sequence[int], until: int | None = None) -> None:
         """Bring runs to `until` or to their end.
