@@ -4,7 +4,7 @@
 from it. From Python: `write_cache` makes a cache of your own arrays, `open_cache` reads one,
 `load_run` makes a module of a trained run, and `CM2Classifier` trains on arrays in memory, in the
 manner of scikit-learn; `register_model` makes a class of your own one of the methods. `extract`,
-`fuse`, `evaluate` and `compare` are the commands as functions.
+`fuse`, `sweep`, `evaluate` and `compare` are the commands as functions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import compare, evaluate
+    from .api import compare, evaluate, sweep
     from .cache.dataset import open_cache
     from .extract.own.api import write_cache
     from .fuse.estimator import CM2Classifier
@@ -27,6 +27,7 @@ _HOMES = {
     "load_run": "fuse.loaded",
     "open_cache": "cache.dataset",
     "register_model": "fuse.methods.own",
+    "sweep": "api",
     "write_cache": "extract.own.api",
 }
 _STAGES = ("extract", "fuse")  # packages that can be called
@@ -41,6 +42,7 @@ __all__ = [
     "load_run",
     "open_cache",
     "register_model",
+    "sweep",
     "write_cache",
 ]
 

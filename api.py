@@ -1,4 +1,4 @@
-"""The commands as functions: `cm2.extract`, `cm2.fuse`, `cm2.evaluate`, `cm2.compare`.
+"""The commands as functions: `cm2.extract`, `cm2.fuse`, `cm2.sweep`, `cm2.evaluate`, ….
 
 Options have the names, defaults and meanings of the command line; nothing is printed.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .extract.summary import ExtractSummary
     from .fuse.group import RunGroup
     from .fuse.rundir import RunDir
+    from .fuse.sweep.book import SweepDir
 
 Place = str | Path
 
@@ -85,6 +86,48 @@ def fuse(
             config, Path(cache), tuple(seeds), every_fold, place, device=device
         )
     return trainer.fuse(config, Path(cache), place, device=device)
+
+
+def sweep(
+    cache: Place,
+    grid: Sequence[str],
+    *,
+    out: Place | None = None,
+    engine: Literal["local", "ray", "ensemble", "auto"] = "local",
+    jobs: int | None = None,
+    device: str = "auto",
+    shard: str | None = None,
+    retry: bool = False,
+    **options: Any,
+) -> SweepDir:
+    """Train many configurations from one cache, and rank them on the validation stays.
+
+    Args:
+        cache: Folder of the cache.
+        grid: Lines of the grid as of `--grid`: `K=1:6`, `lambda_cop=1e-4..1e-1/4`.
+        out: Directory of the sweep; by default one place per identity.
+        engine: Processes, a Ray cluster, runs of one shape at once, or `auto`.
+        jobs: Runs at a time; None for one per core, or one per GPU.
+        device: auto, cpu, cuda or cuda:INDEX.
+        shard: Part of a job array, `i/n`.
+        retry: Try failed runs again.
+        options: The other options of `cm2 sweep` and those of `cm2 fuse`: `seeds`, `search`,
+            `halving`, `budget`, `task`, `model` and so on.
+
+    Returns:
+        The sweep; `index.parquet` in its directory has a row for each run.
+
+    Raises:
+        ConfigError: An unknown option, or a grid that cannot be meant.
+        DataError: There is nothing to train or to choose by.
+    """
+    from .fuse.sweep.runner import How
+    from .fuse.sweep.runner import sweep as run
+    from .fuse.sweep.spec import sweep_spec
+
+    spec = sweep_spec(options, [grid] if isinstance(grid, str) else grid, {})
+    how = How(engine, jobs, device, shard, retry)
+    return run(spec, Path(cache), None if out is None else Path(out), how)
 
 
 def evaluate(
@@ -171,4 +214,4 @@ def _texts(options: dict[str, Any]) -> dict[str, Any]:
     return {n: [v] if n == "modality" and isinstance(v, str) else v for n, v in options.items()}
 
 
-__all__ = ["Stage", "compare", "evaluate", "extract", "fuse"]
+__all__ = ["Stage", "compare", "evaluate", "extract", "fuse", "sweep"]

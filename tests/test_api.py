@@ -13,6 +13,7 @@ from cm2.fuse.group import RunGroup
 from cm2.fuse.rundir import RunDir
 
 SMALL = {"hidden": 8, "fusion_hidden": 8, "epochs": 2, "lr": 1e-2, "model": "concat"}
+BUT_LR = {name: value for name, value in SMALL.items() if name != "lr"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,16 @@ def test_several_seeds_are_a_group(cache: Path) -> None:
     group = cm2.fuse(cache, seeds=(0, 1), **SMALL)
     assert isinstance(group, RunGroup)
     assert [run.config.seed for run in group.members] == [0, 1]
+
+
+def test_a_sweep_ranks_the_settings_of_its_grid(cache: Path, tmp_path: Path) -> None:
+    found = cm2.sweep(cache, ["lr=1e-2,1e-6"], out=tmp_path / "sweep", jobs=1, **BUT_LR)
+    members = found.roll().members
+    assert sorted(m.run.config.lr for m in members) == [1e-6, 1e-2]
+    assert all(m.run.finished for m in members)
+    assert not found.failures()
+    with pytest.raises(ConfigError, match="lambda_cop"):
+        cm2.sweep(cache, ["lamda_cop=1,2"], **BUT_LR)
 
 
 def test_unknown_options_are_refused_with_the_nearest(cache: Path) -> None:
