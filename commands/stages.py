@@ -285,7 +285,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         steps = typer.Option(
             help="Store the state after every N steps too, not only after epochs.", min=0
         )
-        ahead = typer.Option(help="Threads that read films ahead in mode stream.", min=0, max=64)
+        ahead = typer.Option(help="Threads that read items ahead in mode stream.", min=0, max=64)
         root = typer.Option(
             envvar="CM2_FILMS",
             help="Mode stream, films extracted as --level files: their root folder.",
