@@ -81,7 +81,9 @@ def _unread(config: FuseConfig) -> Iterator[str]:
     found += [
         f"published.{name}"
         for name in switches
-        if switches[name] and config.model != "cm2" and name not in OF_EVERY_METHOD
+        if switches[name]
+        and config.model != "cm2"
+        and (name not in OF_EVERY_METHOD or config.options.candidates())
     ]
     if found:
         one = len(found) == 1
@@ -135,6 +137,8 @@ def _stream(config: FuseConfig) -> Iterator[str]:
             if _changed(config, name):
                 yield f"{name} is an option of mode = 'stream': leave it out, or stream"
         return
+    if config.options.candidates():
+        yield f"model = {config.model!r} is fitted as a whole and trains no encoder: do not stream"
     if any(":severity" in word for word in (*config.drop, *config.drop_train)):
         yield "mode = 'stream' has no vectors that tell severity beforehand: drop at random"
     for name in ("freeze_trunk_epochs", "freeze_text_epochs"):

@@ -367,6 +367,11 @@ class FuseConfig(BaseModel):
         return self
 
     @property
+    def passes(self) -> int:
+        """Epochs at most; of a method that is fitted as a whole, its solutions."""
+        return self.options.candidates() or self.epochs
+
+    @property
     def reads_blank(self) -> bool:
         """Whether an empty input stands in for what is absent; the stores hold its vectors."""
         return "blank" in (self.impute, getattr(self.options, "missing", ""))

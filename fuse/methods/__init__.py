@@ -25,6 +25,7 @@ from .own import OWN, load_file
 from .recipes import PAPER_RECIPE
 from .shaspec import ShaSpecOptions
 from .transformer import TransformerOptions
+from .whole import BoostingOptions, LogisticOptions
 
 METHODS: dict[str, Method] = {
     "cm2": Method("cm2:CM2", CM2Options),
@@ -32,6 +33,8 @@ METHODS: dict[str, Method] = {
     "transformer": Method("transformer:TokenTransformer", TransformerOptions),
     "single": Method("single:Single", NoHead),
     "availability": Method("availability:Availability", AvailabilityOptions),
+    "logistic": Method("logistic:Logistic", LogisticOptions),
+    "boosting": Method("boosting:Boosting", BoostingOptions),
     "late": Method("late:Late", NoHead),
     "unified": Method("unified:Unified", NoHead),
     "unified_dynamic": Method("unified:UnifiedDynamic", NoHead),

@@ -46,6 +46,13 @@ class Options(BaseModel):
         unsaid = [name for name in self.later if content.get(name) == fields[name].default]
         return {name: value for name, value in content.items() if name not in unsaid}
 
+    def candidates(self) -> int:
+        """Solutions that validation chooses from, of a method that is fitted as a whole.
+
+        0, the default, says that the method is trained in epochs.
+        """
+        return 0
+
     @classmethod
     def of(cls, config: FuseConfig) -> Self:
         """Take the options of a configuration, which are of this kind."""

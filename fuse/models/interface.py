@@ -276,6 +276,25 @@ class FusionModel(nn.Module, ABC):
         """
         return None
 
+    def fit(self, batches: Iterable[FusionBatch]) -> None:
+        """Find all solutions, of a method whose `Options.candidates` says how many there are.
+
+        Args:
+            batches: The training rows, without noise.
+        """
+        raise NotImplementedError
+
+    def choose(self, candidate: int) -> dict[str, float]:
+        """Take one of the solutions that `fit` has found.
+
+        Args:
+            candidate: Its number, from 1.
+
+        Returns:
+            Figures for the history, by name.
+        """
+        raise NotImplementedError
+
     def begin(self, starts: Mapping[str, Weights]) -> None:
         """Take weights from files before anything is fitted.
 

@@ -90,6 +90,8 @@ TITLES = {
     "shaspec": "ShaSpec",
     "flexmoe": "Flex-MoE",
     "late": "late fusion",
+    "logistic": "logistic regression",
+    "boosting": "boosted trees",
     "availability": "availability alone",
 }
 """How methods are called where their name in the registry is not it."""

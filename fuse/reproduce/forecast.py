@@ -52,7 +52,7 @@ def forecast(plan: Plan, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 row["finished"] = len(runs) - len(left)
                 row["s/epoch"] = round(seconds, 3)
                 row["minutes at most"] = round(
-                    sum(seconds * config.epochs for config in left) / 60, 2
+                    sum(seconds * config.passes for config in left) / 60, 2
                 )
             except CM2Error as error:
                 row["cannot be trained"] = str(error)

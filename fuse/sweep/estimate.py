@@ -48,7 +48,7 @@ def estimate(spec: SweepSpec, cache: Path, how: How) -> dict[str, Any]:
     found = {i: read_run(plan.members[i].run) for i in mine}
     finished = [i for i in mine if found[i]["status"] == "finished"]
     seconds, source = _seconds_per_epoch(plan, mine, found, inputs, how.device)
-    epochs = {i: plan.configs[i].epochs - found[i]["epochs"] for i in mine if i not in finished}
+    epochs = {i: plan.configs[i].passes - found[i]["epochs"] for i in mine if i not in finished}
     hours = sum(seconds[_shape(plan.configs[i])] * n for i, n in epochs.items()) / 3600
     weights = [_weight_bytes(plan.configs[i], inputs) for i in _one_of_each(plan, mine)]
     kept = min(spec.keep, len(plan.settings)) * spec.replicates

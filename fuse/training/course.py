@@ -127,6 +127,11 @@ class Course:
 
     def commit(self, *parts: Mapping[str, float | None]) -> None:
         """Keep the epoch that was trained just now, with all figures about it."""
+        self.note(*parts)
+        self.journal.commit(self.state)
+
+    def note(self, *parts: Mapping[str, float | None]) -> None:
+        """Add an epoch with all figures about it to the history."""
         row: dict[str, Any] = {
             "epoch": self.epoch,
             "lr": learning_rate(self.state.history, self.config),
@@ -135,7 +140,6 @@ class Course:
             row |= {name: _finite(value) for name, value in part.items()}
         self.state.history.append(row)
         self.state.partial = {}
-        self.journal.commit(self.state)
 
 
 def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimizer:

@@ -32,12 +32,16 @@ def seconds_per_epoch(
         left[word] = left.get(word, 0) - 1
         split.append(word if left[word] >= 0 else "")
     some = replace(data, columns={**data.columns, "split": split})
-    short = {"epochs": config.warmup + 2, "patience": config.warmup + 2, "folds": 0, "fold": 0}
-    short["freeze_trunk_epochs"] = short["freeze_text_epochs"] = 0
+    short = {"folds": 0, "fold": 0}
+    if not config.options.candidates():
+        short |= {"epochs": config.warmup + 2, "patience": config.warmup + 2}
+        short["freeze_trunk_epochs"] = short["freeze_text_epochs"] = 0
     clock = _Clock()
     with reproducible(False):
         train(FuseConfig.of({**config.model_dump(), **short}), some, clock, silent, never())
     share = len(some.rows("train")) / len(data.rows("train"))
+    if config.options.candidates():  # nearly all of it is the fit, which comes first
+        return (clock.at[-1] - clock.at[0]) / config.passes / share
     return (clock.at[-1] - clock.at[-2]) / share
 
 
@@ -47,7 +51,7 @@ class _Clock:
     name = "an estimate"
 
     def __init__(self) -> None:
-        self.at: list[float] = []
+        self.at = [time.monotonic()]
 
     def resume(self, state: TrainerState) -> bool:
         return False

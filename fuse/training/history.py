@@ -36,7 +36,9 @@ def best_epoch(history: Epochs, warmup: int) -> int:
 
 
 def ended(history: Epochs, config: FuseConfig) -> bool:
-    """Whether the last epoch is reached or patience is exhausted."""
+    """Whether the last epoch is reached or patience is exhausted; a whole fit has no patience."""
+    if config.options.candidates():
+        return len(history) >= config.passes
     if len(history) >= config.epochs - config.published.validate_first:
         return True
     best = best_epoch(history, config.warmup)

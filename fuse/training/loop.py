@@ -21,6 +21,7 @@ from ..random import order
 from .course import Course, Figures, trained
 from .state import Journal, TrainerState
 from .step import Meter, clip, moved, non_finite
+from .whole import fit_whole
 
 
 def train(
@@ -51,9 +52,12 @@ def train(
     """
     course = Course.open(config, data, journal, starts)
     rows, judged_on = data.rows("train"), data.rows("val")
-    with progress(f"fuse {short(config.model)}", config.epochs, "epochs") as advance:
+    unit = "solutions" if config.options.candidates() else "epochs"
+    with progress(f"fuse {short(config.model)}", config.passes, unit) as advance:
         advance(course.epoch - 1)
-        last = config.epochs if until is None else until
+        last = config.passes if until is None else until
+        if config.options.candidates():
+            fit_whole(course, data, last, advance, stop)
         while not course.ended and course.epoch <= last:
             judged: Figures = course.state.partial.get("judged", {})
             if config.published.validate_first and not judged:
