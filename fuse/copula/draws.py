@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .couplings import Coupling, Pair
 from .family import Copula, Params
-from .mixture import Mixture
+from .mixture import Mixture, sample
 from .normal import log_ndtr
 
 CELLS = 64
@@ -65,6 +65,27 @@ def inverse_where_absent(pair: Pair, available: Tensor, mix: Mixture, coupling: 
     log_u, log_sf = (x[:, row, m] for x in pair)
     drawn = coupling.inverse(log_u, log_sf, Mixture(*(part[m] for part in mix)))
     return torch.zeros_like(pair[0]).index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
+
+
+def marginal_where_absent(uniforms: Tensor, available: Tensor, mix: Mixture) -> Tensor:
+    """Draws of absent modalities from their own mixtures; zero for the others.
+
+    No equation is solved: one number picks the component, the others the point in it.
+
+    Args:
+        uniforms: In (0, 1), shape (n, B, M, 1 + D).
+        available: Bool, (B, M).
+        mix: One mixture per modality.
+
+    Returns:
+        Shape (n, B, M, D).
+    """
+    if not readable(available):
+        return sample(uniforms, mix)
+    row, m = torch.nonzero(~available, as_tuple=True)
+    drawn = sample(uniforms[:, row, m], Mixture(*(part[m] for part in mix)))
+    empty = torch.zeros_like(uniforms[..., 1:])
+    return empty.index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
 
 
 def readable(mask: Tensor) -> bool:

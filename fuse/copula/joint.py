@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ...errors import ConfigError, UnsupportedError
 from . import get_copula
 from .components import component_draws, component_log_ratio
-from .couplings import COUPLINGS, get_coupling
-from .draws import conditional, conditional_mean, inverse_where_absent, readable
+from .couplings import get_coupling
+from .draws import conditional, conditional_mean, marginal_where_absent, readable
 from .family import Copula
 from .marginals import MixtureMarginal
 from .mixture import Mixture, log_prob
@@ -92,8 +92,8 @@ class JointModel(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """Uniform numbers that a draw needs for each modality."""
-        return self.D + (self.coupling == "component")
+        """Uniform numbers that a draw needs for each modality: a component's, then a point's."""
+        return 1 + self.D
 
     def mixture(self) -> Mixture:
         """All marginals as one mixture with leading axis M."""
@@ -189,7 +189,7 @@ class JointModel(nn.Module):
         q = torch.log(uniforms[..., : self.D]), torch.log1p(-uniforms[..., : self.D])
         params = self.copula_params() if self.M > 1 else {}
         if how == "marginal" or self.M == 1:
-            drawn = inverse_where_absent(q, available, mix, COUPLINGS["rosenblatt"])
+            drawn = marginal_where_absent(uniforms, available, mix)
         elif self.coupling == "component":
             drawn = component_draws(w, available, uniforms, mix, self.copula, params)
         else:

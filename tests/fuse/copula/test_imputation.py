@@ -127,8 +127,11 @@ def test_conditional_draws_restore_the_joint_distribution(family: str) -> None:
     for d in range(3):
         assert stats.kstest(u[:, 1, d], "uniform").pvalue > 1e-4
         assert stats.kendalltau(u[:, 0, d], u[:, 1, d]).statistic == pytest.approx(0.5, abs=0.04)
-    # the paper's marginal draws carry nothing about the stay
+    # the paper's marginal draws carry nothing about the stay, and are the modality's own
     blind = joint.sample_missing(w, first, uniforms(joint, 1, n, seed=1), "marginal")[0]
+    own = joint.log_terms(blind, torch.tensor([[False, True]]).expand(n, 2)).log_u.exp()
+    for d in range(3):
+        assert stats.kstest(own[:, 1, d].detach().numpy(), "uniform").pvalue > 1e-4
     v = joint.log_terms(blind, torch.ones(n, 2).bool()).log_u.exp().detach().numpy()
     assert abs(stats.kendalltau(v[:, 0, 0], v[:, 1, 0]).statistic) < 0.04
 

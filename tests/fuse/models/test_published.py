@@ -91,7 +91,8 @@ def test_k_has_no_effect() -> None:
         train(model, batch)
         for marginal in model.joint.marginals:
             for part in (marginal.means, marginal.raw_stds, marginal.logits):
-                assert (part == part[:1]).all(), "components that start equal stay equal"
+                # Up to the last digit: Adam's vectorised and scalar loops round differently.
+                torch.testing.assert_close(part, part[:1].expand_as(part), rtol=1e-6, atol=1e-6)
     for K in (3, 6):
         gap = torch.where(batch.available.all(1), math.log(K), 0.0).double() / 6
         torch.testing.assert_close(likelihood[K] - likelihood[1], gap, rtol=0, atol=1e-7)
