@@ -65,7 +65,7 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
     """Draw the score of every setting against one numeric option, and means as lines.
 
     A mean is taken run by run over the settings, so that its bar, Student's 95 % interval over
-    seeds (and folds), tells of luck in training alone.
+    seeds (and folds), tells of luck in training alone; two of them would say nothing.
 
     Args:
         name: Distinct within the page.
@@ -87,7 +87,7 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
             levels = sorted(set(x))
             by_run = [_means([s for value, s in part if value == level]) for level in levels]
             means = [statistics.fmean(values) for values in by_run]
-            bars = [half_width(values) for values in by_run]
+            bars = [half_width(values) if len(values) > 2 else None for values in by_run]
             axes.errorbar(
                 levels,
                 means,
@@ -105,7 +105,9 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
         if len(levels) <= _MOST_TICKS:
             axes.set_xticks(levels, [shown(level) for level in levels])
             axes.minorticks_off()
-        axes.set(xlabel=option, ylabel="score")
+        low, high = (edge(statistics.fmean(s) for _, s in points) for edge in (min, max))
+        room = 0.15 * (high - low) + 1e-3
+        axes.set(xlabel=option, ylabel="score", ylim=(low - room, high + room))
         if lines:
             axes.legend(title=lines, frameon=False, fontsize=7, title_fontsize=7)
 

@@ -91,18 +91,20 @@ def test_a_sweep_without_a_complete_setting_has_no_page(tmp_path: Path) -> None:
         write_report(sweep, tmp_path / "page.html")
 
 
-def test_means_of_an_option_have_the_interval_of_its_seeds_and_none_with_one_seed(
+def test_means_of_an_option_have_the_interval_of_its_seeds_and_none_with_fewer_than_three(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Seeds 0.70 and 0.72 whatever the setting: Student's half width 12.706 * 0.01."""
-    points = [({"K": k}, (0.7 + shift, 0.72 + shift)) for k in (1, 2) for shift in (0.0, 0.1)]
+    """Seeds .70, .72, .74 whatever the setting: Student's half width 4.3027 * .02 / sqrt 3."""
+    points = [
+        ({"K": k}, (0.70 + shift, 0.72 + shift, 0.74 + shift)) for k in (1, 2) for shift in (0, 0.1)
+    ]
     seen: list[Any] = []
     monkeypatch.setattr(Axes, "errorbar", lambda *given, **more: seen.append(given[1:]))
     by_option("line", points, "K", None)
-    by_option("line", [({"K": 1}, (0.7,)), ({"K": 2}, (0.8,))], "K", None)
-    (levels, means, bars), (_, single, no_bars) = seen
+    by_option("line", [({"K": 1}, (0.6, 0.8)), ({"K": 2}, (0.7, 0.9))], "K", None)
+    (levels, means, bars), (_, few, no_bars) = seen
     assert levels == [1, 2]
-    assert means == pytest.approx([0.76, 0.76])
-    assert bars == pytest.approx([12.7062 * 0.01] * 2, rel=1e-4)
-    assert single == [0.7, 0.8]
+    assert means == pytest.approx([0.77, 0.77])
+    assert bars == pytest.approx([4.30265 * 0.02 / 3**0.5] * 2, rel=1e-4)
+    assert few == pytest.approx([0.7, 0.8])
     assert no_bars is None
