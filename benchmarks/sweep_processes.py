@@ -114,12 +114,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--alone", type=int, default=6, help="runs of the ways A and B")
     parser.add_argument("--arms", default="ABCSPD")
+    parser.add_argument("--rates", type=int, default=len(LR), help="learning rates in the grid")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden", options.hidden]
     base += ["--epochs", options.epochs, "--batch-size", options.batch_size, "--device", "cpu"]
-    base += ["--patience", options.epochs]
-    axes = {"lr": LR, "dropout": DROPOUT, "copula": FAMILIES, "lambda_cop": WEIGHTS}
+    base += ["--patience", options.epochs, "--warmup", "1"]
+    axes = {"lr": LR[: options.rates], "dropout": DROPOUT, "copula": FAMILIES, "lambda_cop": WEIGHTS}
     grid = [word for name, v in axes.items() for word in ("--grid", f"{name}={','.join(v)}")]
     settings = list(itertools.product(*axes.values()))
     alone = settings[:: -(-len(settings) // options.alone)]
