@@ -122,6 +122,7 @@ def fuse(
     save_steps: int,
     workers: int,
     films: Path | None,
+    pretrain: list[str] | None,
     final: bool,
     show_config: bool,
     dry_run: bool,
@@ -145,12 +146,14 @@ def fuse(
     if films is not None:
         os.environ["CM2_FILMS"] = str(films)  # whoever reads films, in other processes too
     from ..fuse.training import groups, trainer
+    from ..fuse.training import pretrain as before
 
+    wanted = before.parse(pretrain or [])
     every_fold = settings.folds > 0 and given.get("fold") is None
     if seeds is not None or every_fold:
         chosen = groups.parse_seeds(seeds) if seeds is not None else ()
         if dry_run:
-            print_json(groups.plan(settings, cache, chosen, every_fold))
+            print_json(groups.plan(settings, cache, chosen, every_fold, wanted))
             return
         group = groups.fuse_group(
             settings,
@@ -163,23 +166,22 @@ def fuse(
             stop=stopping(time_limit),
             save_steps=save_steps,
             workers=workers,
+            pretrain=wanted,
         )
         _show_group(group, _look(group, cache) if final else None, as_json)
         suggest(f"cm2 {'report' if final else 'evaluate'} {group.path} --cache {cache}")
         return
     if dry_run:
-        print_json(trainer.plan(settings, cache, out))
+        print_json(before.plan(settings, cache, wanted, out))
         return
-    run = trainer.fuse(
-        settings,
-        cache,
-        out,
-        device=device,
-        progress=bars(),
-        stop=stopping(time_limit),
-        save_steps=save_steps,
-        workers=workers,
-    )
+    how: dict[str, Any] = {
+        "device": device,
+        "progress": bars(),
+        "stop": stopping(time_limit),
+        "save_steps": save_steps,
+        "workers": workers,
+    }
+    run = trainer.fuse(before.pretrained(settings, cache, wanted, **how), cache, out, **how)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
         return
     judged = {"val": run.metrics("val") or {}}
@@ -291,6 +293,11 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             help="Mode stream, films extracted as --level files: their root folder.",
             metavar="ROOT",
         )
+        first = typer.Option(
+            help="Mode stream: train the encoder of a modality alone first, on the task or another "
+            "one, and start from it. MODALITY or MODALITY:TASK, comma-separated.",
+            metavar="MODALITY[:TASK],…",
+        )
         last = typer.Option("--final", help="Judge the test stays too; the look is counted.")
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
@@ -304,6 +311,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("save_steps", Annotated[int, steps], 0),
             _own("workers", Annotated[int, ahead], 2),
             _own("films", Annotated[Path | None, root], None),
+            _own("pretrain", Annotated[list[str] | None, first], None),
             _own("final", Annotated[bool, last], False),
             _own("show_config", Annotated[bool, show], False),
             *own,

@@ -122,8 +122,9 @@ class Inputs:
         starts: dict[str, Weights] = {}
         if stream:
             streamed = streamed_of(config, {name: parts[name].store for name in spaces})
-            config, starts = settled(config, streamed)
-            for name in streamed:
+            series = [n for n in spaces if parts[n].store.space.view == "series"]
+            config, starts = settled(config, streamed, series)
+            for name in streamed.keys() | starts.keys():
                 weights = starts.get(name) or Weights(name, seed=0)
                 spaces[name] |= {
                     "origin": f"trained, from {init_of(config, name)}",

@@ -21,6 +21,7 @@ from ..models.interface import (
     ModalitySpec,
 )
 from ..random import key
+from . import series_start
 from .augment import NUMBERS
 from .batch import RawBatch
 from .options import RANDOM, init_of, trunk_of
@@ -121,13 +122,16 @@ class Streamed(FusionModel):
         return cast(Trunk, self.trunks[names.index(modality)])
 
     def begin(self, starts: Mapping[str, Weights]) -> None:
-        """Start trunks from weights in files.
+        """Start trunks, and encoders of series, from weights in files.
 
         Args:
             starts: By modality.
         """
         for name, weights in starts.items():
-            self.trunk(name).load(weights)
+            if name in (self.specs[m].name for m in self.trunked):
+                self.trunk(name).load(weights)
+            else:
+                series_start.load(self, name, weights)
 
     def _vectors(self, batches: Iterable[FusionBatch]) -> Iterable[FusionBatch]:
         for batch in batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ...cache.layout import FILM_VIEWS
@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ...extract.encoders.networks import NETWORKS
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig, unknown
-from .text_start import described, is_text, text_start
+from .text_start import described, is_text, names_files, text_start
 
 NETWORK = "resnet34"
 RANDOM, HASH = "random:", "sha256:"
@@ -20,7 +20,7 @@ RANDOM, HASH = "random:", "sha256:"
 
 def trunk_of(config: FuseConfig, modality: str) -> str:
     """Network of a modality's trunk; "" where none is named."""
-    return _pairs(config.trunk).get(modality, "")
+    return pairs(config.trunk).get(modality, "")
 
 
 def width_of(trunk: str) -> int:
@@ -31,7 +31,7 @@ def width_of(trunk: str) -> int:
 
 def init_of(config: FuseConfig, modality: str) -> str:
     """Where a modality's encoder starts; "" for the seed of the run."""
-    return _pairs(config.init).get(modality, "")
+    return pairs(config.init).get(modality, "")
 
 
 OF_FILMS = ("crop", "augment", "trunk_norm", "lr_trunk", "freeze_trunk_epochs")
@@ -45,7 +45,7 @@ def streamed_of(config: FuseConfig, stores: Mapping[str, Store]) -> dict[str, St
         config: Options as given.
         stores: Of every modality.
     """
-    named = _pairs(config.trunk).keys() | _pairs(config.init).keys()
+    named = pairs(config.trunk).keys() | pairs(config.init).keys()
     return {
         name: store
         for name, store in stores.items()
@@ -54,13 +54,14 @@ def streamed_of(config: FuseConfig, stores: Mapping[str, Store]) -> dict[str, St
 
 
 def settled(
-    config: FuseConfig, streamed: Mapping[str, Store]
+    config: FuseConfig, streamed: Mapping[str, Store], series: Collection[str] = ()
 ) -> tuple[FuseConfig, dict[str, Weights]]:
     """Say of every trunk what it is, which pixels it sees, and which weights it starts from.
 
     Args:
         config: Options as given; its modalities are resolved.
         streamed: Stores of the modalities that are streamed; see `streamed_of`.
+        series: Names of the series: their encoder may start from a run.
 
     Returns:
         The configuration with every trunk named and files replaced by their hash, and the weights
@@ -76,9 +77,10 @@ def settled(
             " no pixels, and no trunk of texts. Run `cm2 extract --modality cxr --level pixels` "
             "first, or give --trunk report=store."
         )
-    trunks, inits = _pairs(config.trunk), _pairs(config.init)
+    trunks, inits = pairs(config.trunk), pairs(config.init)
+    started = [name for name in series if name in inits]
     for option, given in (("trunk", trunks), ("init", inits)):
-        for name in given.keys() - streamed.keys():
+        for name in given.keys() - streamed.keys() - set(started if option == "init" else ()):
             raise ConfigError(
                 f"{option} = '{name}=…': no modality of that name is streamed; streamed are "
                 f"{', '.join(streamed)}."
@@ -108,9 +110,18 @@ def settled(
         else:
             starts[name] = Weights(name, path=Path(word).expanduser())
             inits[name] = HASH + starts[name].sha256()
+    for name in started:
+        starts[name] = Weights(name, path=Path(inits[name]).expanduser())
+        if not starts[name].of_run:
+            raise ConfigError(
+                f"init = '{name}={inits[name]}': the encoder of a series starts from a run, or "
+                "from the seed of this one without --init."
+            )
+        starts[name].trained.require("lstm")
+        inits[name] = HASH + starts[name].sha256()
     update = {
         "trunk": tuple(f"{name}={trunks[name]}" for name in streamed),
-        "init": tuple(f"{name}={inits[name]}" for name in streamed),
+        "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *started)),
         "crop": _crop(config, pixels) if pixels else 0,
     }
     return config.model_copy(update=update), starts
@@ -141,7 +152,8 @@ def _crop(config: FuseConfig, pixels: Mapping[str, Store]) -> int:
     return config.crop or 7 * min(sides) // 8
 
 
-def _pairs(words: tuple[str, ...]) -> dict[str, str]:
+def pairs(words: tuple[str, ...]) -> dict[str, str]:
+    """Read MODALITY=VALUE words."""
     return dict(word.split("=", 1) for word in words)
 
 
@@ -150,6 +162,8 @@ __all__ = [
     "NETWORK",
     "RANDOM",
     "init_of",
+    "names_files",
+    "pairs",
     "settled",
     "side_of",
     "streamed_of",

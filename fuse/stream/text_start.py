@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...cache.store import Store
 from ...errors import ConfigError
 from ...extract.encoders import hub
+from ...extract.encoders.networks import NETWORKS
 from ...extract.encoders.text import SHAPES, TextEncoder, own_tokenizer_sha256, shaped
 from ...extract.encoders.text_network import TextNetwork, Vocabulary
 from ...extract.encoders.weights import Weights
@@ -41,6 +42,11 @@ def is_text(store: Store) -> bool:
 def described(word: str) -> TextNetwork | None:
     """Read the description that a resolved configuration holds; None for another word."""
     return TextNetwork.from_json(json.loads(word)) if word.startswith("{") else None
+
+
+def names_files(word: str) -> bool:
+    """Whether a trunk is a folder of weights or a copy of the hub, which an init replaces."""
+    return bool(word) and described(word) is None and word not in (STORE, *SHAPES, *NETWORKS)
 
 
 def text_start(name: str, store: Store, trunk: str, init: str) -> TextStart:
@@ -167,4 +173,4 @@ def _of_shape(name: str, store: Store, shape: str) -> TextNetwork:
     )
 
 
-__all__ = ["STORE", "TextStart", "described", "is_text", "text_start"]
+__all__ = ["STORE", "TextStart", "described", "is_text", "names_files", "text_start"]

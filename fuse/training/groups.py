@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..config import FuseConfig
 from ..group import RunGroup, is_group
 from ..identity import identify, modality_names
 from ..methods import short
+from . import pretrain as before
 from . import trainer
 
 
@@ -63,6 +64,7 @@ def fuse_group(
     stop: Stop | None = None,
     save_steps: int = 0,
     workers: int = 2,
+    pretrain: Mapping[str, str] | None = None,
 ) -> RunGroup:
     """Train every member of a group; finished ones are taken as they are.
 
@@ -79,6 +81,7 @@ def fuse_group(
         stop: Asked after every epoch.
         save_steps: See `trainer.fuse`.
         workers: See `trainer.fuse`.
+        pretrain: Encoders that every member trains before, see `pretrain.parse`.
 
     Raises:
         ConfigError: `out` holds something else, or a configuration cannot be meant.
@@ -88,7 +91,19 @@ def fuse_group(
     from ..evaluation.group import judge_group
 
     stop = stop or never()
-    configs = members(config, seeds, every_fold)
+    configs = [
+        before.pretrained(
+            one,
+            cache,
+            pretrain or {},
+            device=device,
+            progress=progress,
+            stop=stop,
+            save_steps=save_steps,
+            workers=workers,
+        )
+        for one in members(config, seeds, every_fold)
+    ]
     identities = [identify(one, cache) for one in configs]
     digest = fingerprint([one.digest for one in identities])
     kind = "folds" if every_fold else "seeds"
@@ -122,11 +137,19 @@ def fuse_group(
 
 
 def plan(
-    config: FuseConfig, cache: Path, seeds: Sequence[int], every_fold: bool = False
+    config: FuseConfig,
+    cache: Path,
+    seeds: Sequence[int],
+    every_fold: bool = False,
+    pretrain: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Say what `fuse_group` would do: what `trainer.plan` says of every member."""
+    """Say what `fuse_group` would do: what `pretrain.plan` says of every member."""
     return [
-        {"seed": one.seed, "fold": one.fold if one.folds else None, **trainer.plan(one, cache)}
+        {
+            "seed": one.seed,
+            "fold": one.fold if one.folds else None,
+            **before.plan(one, cache, pretrain or {}),
+        }
         for one in members(config, seeds, every_fold)
     ]
 

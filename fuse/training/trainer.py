@@ -134,13 +134,16 @@ def _train_together(run: RunDir, identity: Identity, inputs: Inputs, job: _Job) 
         processes.barrier()
 
 
-def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, Any]:
+def plan(
+    config: FuseConfig, cache: Path, out: Path | None = None, *, timed: bool = False
+) -> dict[str, Any]:
     """Say what `fuse` would do, without doing it.
 
     Args:
         config: What would be trained.
         cache: Where the embeddings are.
         out: As for `fuse`.
+        timed: Time a cached run too.
 
     Returns:
         Directory, status (new, unfinished, finished), resolved configuration, and the rows,
@@ -156,11 +159,13 @@ def plan(config: FuseConfig, cache: Path, out: Path | None = None) -> dict[str, 
     begun = (run.path / CONFIG).is_file()
     data = load(cache, identity.config, identity.cohort)
     measured: dict[str, Any] = {}
-    if identity.config.mode == "stream" and not run.finished:
-        from .estimate import seconds_per_epoch
+    stream = identity.config.mode == "stream"
+    if (stream or timed) and not run.finished:
+        from .estimate import SAMPLE, seconds_per_epoch
 
         require_trainable(data.counts(), identity.config.task)
-        seconds = seconds_per_epoch(identity.config, data, STREAMED_SAMPLE)
+        sample = STREAMED_SAMPLE if stream else SAMPLE
+        seconds = seconds_per_epoch(identity.config, data, sample)
         hours = seconds * identity.config.epochs / 3600
         measured = {"seconds_per_epoch": round(seconds, 2), "hours_at_most": round(hours, 3)}
     return {

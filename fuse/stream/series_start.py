@@ -1,0 +1,53 @@
+"""Encoders of series that start from another run, whatever method they stand in."""
+
+from __future__ import annotations
+
+from ...errors import ConfigError
+from ...extract.encoders.weights import Weights
+from ..models.encoders import Encoders, SeriesEncoder
+from ..models.interface import FusionModel
+
+
+def encoder_of(model: FusionModel, modality: str) -> SeriesEncoder:
+    """Find the encoder of a series in a model.
+
+    Raises:
+        ConfigError: The method has none that another run could have trained.
+    """
+    encoders = getattr(model, "encoders", None)
+    names = [spec.name for spec in model.specs]
+    part = encoders.parts[names.index(modality)] if isinstance(encoders, Encoders) else None
+    if not isinstance(part, SeriesEncoder):
+        raise ConfigError(
+            f"model = {model.config.model!r} has no encoder of {modality} that could start from "
+            "another run: it needs the LSTM that cm2, concat and single share (series_encoder = "
+            "'lstm'). Leave its --init or --pretrain out."
+        )
+    return part
+
+
+def load(model: FusionModel, modality: str, weights: Weights) -> None:
+    """Start the encoder of a series from the one that a run has trained.
+
+    Args:
+        model: The model; statistics of its own training stays take the place of the run's.
+        modality: The series.
+        weights: Of a run.
+
+    Raises:
+        ConfigError: It is of another width, or read other columns.
+    """
+    weights.trained.require("lstm")
+    part, facts = encoder_of(model, modality), weights.trained.facts
+    spec = next(spec for spec in model.specs if spec.name == modality)
+    if facts["width"] != part.between or facts["columns"] != list(spec.columns):
+        raise ConfigError(
+            f"{weights.trained.path}: its encoder of {modality} is {facts['width']} wide and reads "
+            f"{len(facts['columns'])} columns; this run has hidden = {part.between} and "
+            f"{len(spec.columns)} columns, which must be the same. Train it with this --hidden and "
+            "on this store."
+        )
+    part.load_state_dict(weights.trained.tensors)
+
+
+__all__ = ["encoder_of", "load"]
