@@ -120,7 +120,8 @@ def main() -> None:
     base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden", options.hidden]
     base += ["--epochs", options.epochs, "--batch-size", options.batch_size, "--device", "cpu"]
     base += ["--patience", options.epochs, "--warmup", "1"]
-    axes = {"lr": LR[: options.rates], "dropout": DROPOUT, "copula": FAMILIES, "lambda_cop": WEIGHTS}
+    axes = {"lr": LR[: options.rates], "dropout": DROPOUT}
+    axes |= {"copula": FAMILIES, "lambda_cop": WEIGHTS}
     grid = [word for name, v in axes.items() for word in ("--grid", f"{name}={','.join(v)}")]
     settings = list(itertools.product(*axes.values()))
     alone = settings[:: -(-len(settings) // options.alone)]
