@@ -59,7 +59,9 @@ class Trees(nn.Module):
                 inner = ~nodes["is_leaf"].astype(bool)
                 itself = np.arange(n)
                 self.feature[c, t, :n] = _tensor(np.where(inner, nodes["feature_idx"], 0))
-                self.threshold[c, t, :n] = _tensor(np.where(inner, nodes["num_threshold"], 0.0))
+                # Infinity parts what is known from what is not; files hold finite numbers.
+                bound = np.minimum(nodes["num_threshold"], np.finfo(np.float64).max)
+                self.threshold[c, t, :n] = _tensor(np.where(inner, bound, 0.0))
                 self.unknown_left[c, t, :n] = _tensor(nodes["missing_go_to_left"].astype(bool))
                 for side, name in enumerate(("left", "right")):
                     children = np.where(inner, nodes[name].astype(np.int64), itself)

@@ -112,12 +112,16 @@ def test_trees_predict_what_scikit_learn_predicts(leaves: int) -> None:
     x = random.normal(size=(400, 5))
     x[random.random(x.shape) < 0.2] = np.nan
     x[:, 4] = np.round(x[:, 4])  # ties with thresholds
-    y = (np.nan_to_num(x[:, 0]) + np.isnan(x[:, 1]) + random.normal(size=400) > 0.5).astype(int)
+    signal = np.nan_to_num(x[:, 0]) + 3 * np.isnan(x[:, 1])
+    y = (signal + random.normal(size=400) > 0.5).astype(int)
     grown = HistGradientBoostingClassifier(
         max_iter=40, max_leaf_nodes=leaves, early_stopping=False
     ).fit(x, y)
     trees = Trees(2, 40, leaves)
     trees.grown(1, grown)
+    thresholds = np.concatenate([one[0].nodes["num_threshold"] for one in grown._predictors])
+    assert np.isinf(thresholds).any(), "some node parts what is known from what is not"
+    assert trees.threshold.isfinite().all()
     new = random.normal(size=(500, 5)) * 2
     new[random.random(new.shape) < 0.3] = np.nan
     new[:, 4] = np.round(new[:, 4])
