@@ -72,6 +72,18 @@ def validated(model: type[Model], values: Mapping[str, object]) -> Model:
     Raises:
         ConfigError: A name is unknown or a value impossible; the nearest name is offered.
     """
+    try:
+        return model.model_validate(as_given(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(model, error)) from None
+
+
+def as_given(values: Mapping[str, object]) -> dict[str, object]:
+    """Keep the options that were given, lists split at their commas.
+
+    Args:
+        values: Field name to value, text as typed; None and an empty list count as not given.
+    """
     given: dict[str, object] = {}
     for name, value in values.items():
         if value is None or value == []:
@@ -79,10 +91,7 @@ def validated(model: type[Model], values: Mapping[str, object]) -> Model:
         if isinstance(value, list | tuple):
             value = tuple(part for item in value for part in _split(str(item)))
         given[name] = value
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(_explain(model, error)) from None
+    return given
 
 
 def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, object]:

@@ -52,10 +52,10 @@ def sweep(
     from ..fuse.sweep.runner import How, require_all
     from ..fuse.sweep.runner import sweep as run
     from ..fuse.sweep.spec import sweep_spec
-    from ..options import read_settings
+    from ..options import as_given, read_settings
 
     given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
-    given.update({name: value for name, value in options.items() if value not in (None, [])})
+    given.update(as_given(options))
     spec = sweep_spec(given, grid or [], search)
     if engine not in _ENGINES:
         raise ConfigError(f"--engine is one of {', '.join(_ENGINES)}; found {engine!r}.")

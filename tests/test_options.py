@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from cm2.errors import ConfigError
-from cm2.options import flag, parameters, read_settings, validated
+from cm2.options import as_given, flag, parameters, read_settings, validated
 
 
 class Settings(BaseModel):
@@ -116,3 +116,11 @@ def test_a_wrong_nested_name_or_value_is_named_whole(assignment: str, expected: 
 def test_a_value_has_no_parts() -> None:
     with pytest.raises(ConfigError, match="has a value, '4', and no parts"):
         read_settings(None, ["K=4", "K.first=5"])
+
+
+def test_lists_as_typed_are_split_and_what_was_not_given_is_left_out() -> None:
+    typed = {"modalities": ["ehr,cxr@0123", "report"], "trunk": ["cxr=a,b"], "lr": None, "drop": []}
+    assert as_given(typed) == {
+        "modalities": ("ehr", "cxr@0123", "report"),
+        "trunk": ("cxr=a,b",),
+    }
