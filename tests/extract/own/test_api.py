@@ -197,7 +197,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "import sys, cm2; "
         "assert not {'torch', 'polars', 'pyarrow', 'numpy'} & set(sys.modules); "
         "names = ['CM2Classifier', '__version__', 'compare', 'evaluate', 'extract', 'fuse']; "
-        "names += ['load_run', 'open_cache', 'register_model', 'write_cache']; "
+        "names += ['load_run', 'open_cache', 'register_model', 'sweep', 'write_cache']; "
         "assert dir(cm2) == names; "
         "assert callable(cm2.write_cache) and callable(cm2.open_cache); "
         "assert not hasattr(cm2, 'nothing')"
