@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .couplings import Coupling, Pair
 from .family import Copula, Params
-from .mixture import Mixture, sample
+from .mixture import Mixture
 from .normal import log_ndtr
 
 CELLS = 64
@@ -43,37 +45,18 @@ def conditional(
         drawn = copula.impute(u, sf, available[rows].unsqueeze(-2), at, at_sf, params)
         log_u = log_u.index_copy(1, rows, drawn[0].mT)
         log_sf = log_sf.index_copy(1, rows, drawn[1].mT)
-    return inverse_where_absent((log_u, log_sf), available, mix, coupling)
-
-
-def inverse_where_absent(pair: Pair, available: Tensor, mix: Mixture, coupling: Coupling) -> Tensor:
-    """Vectors of copula arguments, solved for absent modalities alone; zero for the others.
-
-    Args:
-        pair: (n, B, M, D).
-        available: Bool, (B, M).
-        mix: One mixture per modality.
-        coupling: Must have an inverse.
-
-    Returns:
-        Shape (n, B, M, D).
-    """
     assert coupling.inverse is not None  # joint.py refuses the others
-    if not readable(available):
-        return coupling.inverse(*pair, mix)
-    row, m = torch.nonzero(~available, as_tuple=True)
-    log_u, log_sf = (x[:, row, m] for x in pair)
-    drawn = coupling.inverse(log_u, log_sf, Mixture(*(part[m] for part in mix)))
-    return torch.zeros_like(pair[0]).index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
+    return where_absent(coupling.inverse, (log_u, log_sf), available, mix)
 
 
-def marginal_where_absent(uniforms: Tensor, available: Tensor, mix: Mixture) -> Tensor:
-    """Draws of absent modalities from their own mixtures; zero for the others.
-
-    No equation is solved: one number picks the component, the others the point in it.
+def where_absent(
+    draw: Callable[..., Tensor], numbers: Sequence[Tensor], available: Tensor, mix: Mixture
+) -> Tensor:
+    """Vectors that are computed for absent modalities alone; zero for the others.
 
     Args:
-        uniforms: In (0, 1), shape (n, B, M, 1 + D).
+        draw: From the numbers and the mixture of a modality to vectors, ``(..., D)``.
+        numbers: What it reads, each (n, B, M, .).
         available: Bool, (B, M).
         mix: One mixture per modality.
 
@@ -81,10 +64,10 @@ def marginal_where_absent(uniforms: Tensor, available: Tensor, mix: Mixture) -> 
         Shape (n, B, M, D).
     """
     if not readable(available):
-        return sample(uniforms, mix)
+        return draw(*numbers, mix)
     row, m = torch.nonzero(~available, as_tuple=True)
-    drawn = sample(uniforms[:, row, m], Mixture(*(part[m] for part in mix)))
-    empty = torch.zeros_like(uniforms[..., 1:])
+    drawn = draw(*(x[:, row, m] for x in numbers), Mixture(*(part[m] for part in mix)))
+    empty = drawn.new_zeros(*numbers[0].shape[:-1], drawn.shape[-1])
     return empty.index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
 
 

@@ -20,10 +20,10 @@ from ...errors import ConfigError, UnsupportedError
 from . import get_copula
 from .components import component_draws, component_log_ratio
 from .couplings import get_coupling
-from .draws import conditional, conditional_mean, marginal_where_absent, readable
+from .draws import conditional, conditional_mean, readable, where_absent
 from .family import Copula
 from .marginals import MixtureMarginal
-from .mixture import Mixture, log_prob
+from .mixture import Mixture, log_prob, rosenblatt_inverse, sample
 
 DRAWS = ("conditional", "conditional-median", "conditional-mean", "marginal")
 
@@ -186,17 +186,22 @@ class JointModel(nn.Module):
         mix = self._mixture_like(w)
         if how == "conditional-median":
             uniforms = torch.full_like(uniforms[:1], 0.5)
-        q = torch.log(uniforms[..., : self.D]), torch.log1p(-uniforms[..., : self.D])
         params = self.copula_params() if self.M > 1 else {}
-        if how == "marginal" or self.M == 1:
-            drawn = marginal_where_absent(uniforms, available, mix)
-        elif self.coupling == "component":
+        if how == "marginal":
+            # No equation is solved: one number picks the component, the others the point in it.
+            drawn = where_absent(sample, (uniforms,), available, mix)
+        elif self.coupling == "component" and self.M > 1:
             drawn = component_draws(w, available, uniforms, mix, self.copula, params)
-        else:
+        elif how == "conditional-mean" and self.M > 1:
             pair = self.kind.transform(w, mix)
-            if how == "conditional-mean":
-                drawn = conditional_mean(pair, available, mix, self.kind, self.copula, params)
+            drawn = conditional_mean(pair, available, mix, self.kind, self.copula, params)
+        else:
+            uniforms = uniforms[..., : self.D]
+            q = torch.log(uniforms), torch.log1p(-uniforms)
+            if self.M == 1:  # nothing is given
+                drawn = where_absent(rosenblatt_inverse, q, available, mix)
             else:
+                pair = self.kind.transform(w, mix)
                 drawn = conditional(pair, available, q, mix, self.kind, self.copula, params)
         return torch.where(available.unsqueeze(-1), w, drawn).expand(*shape, self.D)
 

@@ -266,3 +266,13 @@ def test_what_a_coupling_cannot_draw_is_refused_with_what_it_can() -> None:
         joint.sample_missing(w, available, uniforms(joint, 1, 1), "conditional-mean")
     with pytest.raises(ConfigError, match="'guess'"):
         joint.sample_missing(w, available, uniforms(joint, 1, 1), "guess")
+
+
+def test_the_median_of_one_modality_alone_is_that_of_its_mixture() -> None:
+    joint = some_joint(1, 2, 3, "frank")
+    nobody = torch.zeros(1, 1, dtype=torch.bool)
+    x = joint.sample_missing(
+        torch.zeros(1, 1, 2).double(), nobody, uniforms(joint, 4, 1), "conditional-median"
+    )
+    u = joint.log_terms(x[0], torch.ones(1, 1).bool()).log_u.exp()
+    torch.testing.assert_close(u, torch.full_like(u, 0.5))
