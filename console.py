@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-_SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class _Stderr(logging.Handler):
@@ -111,7 +111,7 @@ def _plain_lines(description: str, total: int | None, unit: str) -> Iterator[Cal
         nonlocal count, last
         count += done
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES:
+        if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             show(now)
 

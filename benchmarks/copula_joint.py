@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.mixture import Mixture, log_prob
 
-from .timing import Times, Work, in_turns
+from .timing import Times, Work, in_turns, load_average
 
 FAMILIES = ("independence", "clayton", "frank", "gumbel", "gaussian", "student")
 THETA = 3.0
@@ -182,13 +182,11 @@ def main() -> None:
         first = next(iter(works))
         shares = [f"{other} {ratio(times, other, first)[0]:.2f}" for other in works]
         print(f"  relative to {first}: {', '.join(shares)}")
-    load = os.getloadavg()
+    load = load_average()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     result |= {"load": load, "cores": os.cpu_count(), "threads": options.threads}
     result["versions"] = versions
-    print(f"load {load[0]:.1f}, {os.cpu_count()} cores, {options.threads} threads, {versions}")
-    if load[0] > (os.cpu_count() or 1):
-        print("the load is above the number of cores: timings are disturbed")
+    print(f"load {load:.1f}, {os.cpu_count()} cores, {options.threads} threads, {versions}")
     if options.out:
         options.out.write_text(json.dumps(result, indent=1))
 

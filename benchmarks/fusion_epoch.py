@@ -43,7 +43,7 @@ from .cohorts import cohort
 from .extract_image import films, published
 from .plain import make_plain
 from .sweep_ensemble import started
-from .timing import Work, in_turns
+from .timing import Work, in_turns, load_average
 
 FILM_BATCH = 16
 
@@ -137,11 +137,9 @@ def main() -> None:
         extent = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
         factors = " | ".join(f"{seconds / middle:.0f}" for seconds in whole.values())
         print(f"| {name} | {extent} | {factors} |")
-    load = os.getloadavg()[0]
+    load = load_average()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     print(f"\nload {load:.1f} on {os.cpu_count()} cores, 1 thread, {versions}")
-    if load > (os.cpu_count() or 1):
-        print("the load is above the number of cores: timings are disturbed")
     if args.out:
         result: dict[str, Any] = {"epochs": epochs, "end to end": whole, "peak": peak}
         args.out.write_text(json.dumps({**result, "load": load, "versions": versions}, indent=1))

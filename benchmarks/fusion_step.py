@@ -33,7 +33,7 @@ from .cohorts import cohort
 from .method_steps import Recorder
 from .plain import make_plain
 from .sweep_ensemble import started
-from .timing import Work, in_turns
+from .timing import Work, in_turns, load_average
 
 ROWS = 256
 CASES = ((16, 3), (32, 1), (32, 3), (32, 6), (256, 3))
@@ -130,10 +130,8 @@ def main() -> None:
             ratios += [ratio(seconds[way], seconds[f"products {way}"]) for way in ("fp32", "bf16")]
             print("| " + " | ".join([encoder, f"{batch}", f"{K}", *middle, *ratios]) + " |")
             result["cases"].append({"ehr": encoder, "B": batch, "K": K, "seconds": seconds})
-    load = os.getloadavg()[0]
+    load = load_average()
     print(f"\nload {load:.1f} on {os.cpu_count()} cores")
-    if load > (os.cpu_count() or 1):
-        print("the load is above the number of cores: timings are disturbed")
     if options.out:
         options.out.write_text(json.dumps({**result, "load": load}, indent=1))
 

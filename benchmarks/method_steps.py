@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.timing import in_turns
-from cm2.fuse.config import MODELS, FuseConfig
+from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import build
-from cm2.fuse.methods import METHODS
+from cm2.fuse.methods import trained_by_steps
 from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec, pattern_ids
 from cm2.fuse.presets import presets
 from cm2.fuse.training.course import make_optimizer
@@ -143,8 +143,7 @@ def profile(name: str, preset: str, stays: int, rounds: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    stepped = [name for name in MODELS if not METHODS[name].options().candidates()]
-    parser.add_argument("--methods", default=",".join(stepped))
+    parser.add_argument("--methods", default=",".join(trained_by_steps()))
     parser.add_argument("--stays", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

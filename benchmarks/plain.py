@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cm2.fuse.models.layers import LSTM
-from cm2.fuse.training.course import Course
+from cm2.fuse.training.course import Course, parameter_groups
 
 
 class TorchLSTM(nn.Module):
@@ -50,20 +50,9 @@ def make_plain(course: Course) -> Course:
         for name, part in list(module.named_children()):
             if isinstance(part, LSTM):
                 setattr(module, name, TorchLSTM(part))
-    named = list(course.model.named_parameters())
-    own = tuple(course.model.rates())
     config = course.config
-    groups = [
-        {"params": [p for name, p in named if not name.startswith(own)], "share": 1.0},
-        *(
-            {
-                "params": [p for name, p in named if name.startswith(prefix)],
-                "share": rate / config.lr,
-            }
-            for prefix, rate in course.model.rates().items()
-        ),
+    groups = [  # without decay, which Adam's default is
+        {**group, "weight_decay": 0.0} for group in parameter_groups(course.model, config)
     ]
-    course.state.optimizer = torch.optim.Adam(
-        [group for group in groups if group["params"]], lr=config.lr, betas=(0.9, config.beta2)
-    )
+    course.state.optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, config.beta2))
     return course

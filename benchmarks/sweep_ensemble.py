@@ -35,7 +35,7 @@ from cm2.fuse.training.memory import bytes_per_member
 from cm2.fuse.training.state import InMemory
 
 from .cohorts import cohort
-from .timing import Work, in_turns
+from .timing import Work, in_turns, load_average
 
 BATCH = 32
 
@@ -132,11 +132,9 @@ def main() -> None:
     memory = bytes_per_member(members(hidden, 1)[0], data) / 2**20
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"  a member is estimated at {memory:.1f} MiB; peak of the process {highest:.2f} GiB")
-    load = os.getloadavg()[0]
+    load = load_average()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     print(f"load {load:.1f}, {os.cpu_count()} cores, 1 thread, peak {rate / 1e9:.0f} GFLOP/s")
-    if load > (os.cpu_count() or 1):
-        print("the load is above the number of cores: timings are disturbed")
     if options.out:
         result |= {"load": load, "peak": rate, "versions": versions, "member_mib": memory}
         options.out.write_text(json.dumps(result, indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -32,3 +33,11 @@ def in_turns(
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
             times[name].append((cpu / repeats, wall / repeats))
     return times
+
+
+def load_average() -> float:
+    """The load of the last minute; says so where other work disturbed what was timed."""
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1):
+        print(f"load {load:.1f} is above the number of cores: timings are disturbed")
+    return load

@@ -7,13 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from ..console import SECONDS_BETWEEN_LINES
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
     from ..fuse.sweep.progress import Snapshot
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Board:
@@ -50,7 +50,7 @@ class Board:
         if self._quiet or self._live is not None:
             return  # the live table looks by itself
         line, ended = summary(snapshot), snapshot.done == snapshot.total
-        if line != self._line and (ended or self._heard - self._last >= _SECONDS_BETWEEN_LINES):
+        if line != self._line and (ended or self._heard - self._last >= SECONDS_BETWEEN_LINES):
             print(line, file=sys.stderr, flush=True)
             self._line, self._last = line, self._heard
 

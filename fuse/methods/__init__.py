@@ -75,6 +75,11 @@ def find(name: str) -> Method:
     return METHODS.get(name) or OWN.get(name) or Method("", Recorded)
 
 
+def trained_by_steps() -> list[str]:
+    """Names of the methods that learn step by step; the others are fitted as a whole."""
+    return [name for name, method in METHODS.items() if not method.options().candidates()]
+
+
 def short(name: str) -> str:
     """Name of a method for tables and folders: of a method of the user's own the class."""
     return name.partition("@")[0].rpartition(":")[2]
@@ -103,5 +108,6 @@ __all__ = [
     "canonical",
     "find",
     "short",
+    "trained_by_steps",
     "unknown",
 ]

@@ -145,6 +145,12 @@ class Course:
 def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimizer:
     """Make the optimiser of a configuration; its learning rates are set before each epoch."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    groups = parameter_groups(model, config)
+    return kind(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+
+
+def parameter_groups(model: FusionModel, config: FuseConfig) -> list[dict[str, Any]]:
+    """Parameters by their rate: `share` is a group's part of the rate that the schedule gives."""
     named = list(model.named_parameters())
     own = model.rates()
     groups: list[dict[str, Any]] = [
@@ -155,7 +161,6 @@ def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimi
         }
     ]
     for prefix, rate in own.items():
-        # `share` is the group's part of the rate that the schedule gives.
         groups.append(
             {
                 "params": [p for name, p in named if name.startswith(prefix)],
@@ -163,8 +168,7 @@ def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimi
                 "weight_decay": 0.0 if prefix in model.dependence else config.weight_decay,
             }
         )
-    groups = [group for group in groups if group["params"]]
-    return kind(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+    return [group for group in groups if group["params"]]
 
 
 def trained(means: Mapping[str, Any]) -> Figures:

@@ -16,8 +16,7 @@ from cm2.errors import ConfigError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.identity import identify
 from cm2.fuse.inference import build, predict
-from cm2.fuse.methods import METHODS
-from cm2.fuse.models import MODELS
+from cm2.fuse.methods import trained_by_steps
 from cm2.fuse.models.interface import Hyper
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.stream.batch import RawBatch
@@ -48,7 +47,7 @@ def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "method",  # one reads nothing, others are fitted as a whole and train no encoder
-    [n for n in MODELS if n != "availability" and not METHODS[n].options().candidates()],
+    [name for name in trained_by_steps() if name != "availability"],
 )
 def test_every_method_learns_behind_trunks(
     pixel_cache: Path, stream: ModuleType, method: str

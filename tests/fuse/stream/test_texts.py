@@ -18,13 +18,11 @@ from cm2.extract.config import ExtractConfig
 from cm2.extract.encoders.text import SHAPES, TextEncoder
 from cm2.extract.encoders.weights import Weights
 from cm2.extract.runner import extract
-from cm2.extract.sources.demo import write_demo
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import load
 from cm2.fuse.identity import identify
 from cm2.fuse.inference import build, load_model, predict
-from cm2.fuse.methods import METHODS
-from cm2.fuse.models import MODELS
+from cm2.fuse.methods import trained_by_steps
 from cm2.fuse.models.interface import Hyper
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.stream.data import StreamData
@@ -66,13 +64,6 @@ def small_texts() -> object:
     SHAPES["bert2x128"].update(hidden_size=32, intermediate_size=64)  # type: ignore[attr-defined]
     yield
     SHAPES["bert2x128"].update(before)  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("hospital")
-    write_demo(out, stays=70, seed=1)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +131,7 @@ def test_a_trunk_pools_and_cuts_long_texts_as_extract_does(pooling: str, long: s
 
 @pytest.mark.parametrize(
     "method",  # one reads nothing, others are fitted as a whole and train no encoder
-    [n for n in MODELS if n != "availability" and not METHODS[n].options().candidates()],
+    [name for name in trained_by_steps() if name != "availability"],
 )
 def test_every_method_learns_behind_films_and_texts(
     cache: Path, stream: ModuleType, method: str
