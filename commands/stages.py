@@ -294,8 +294,9 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             metavar="ROOT",
         )
         first = typer.Option(
-            help="Mode stream: train the encoder of a modality alone first, on the task or another "
-            "one, and start from it. MODALITY or MODALITY:TASK, comma-separated.",
+            help="Train the encoder of a modality alone first, on the task or another one, and "
+            "start from it: a series, in mode stream films and texts too. MODALITY or "
+            "MODALITY:TASK, comma-separated.",
             metavar="MODALITY[:TASK],…",
         )
         last = typer.Option("--final", help="Judge the test stays too; the look is counted.")

@@ -17,7 +17,6 @@ FROM_COPULA = ("marginal", "conditional", "conditional-median", "conditional-mea
 
 STREAM_ONLY = (
     "trunk",
-    "init",
     "crop",
     "augment",
     "trunk_norm",

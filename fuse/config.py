@@ -218,8 +218,8 @@ class FuseConfig(BaseModel):
     )
     init: tuple[str, ...] = Field(
         (),
-        description="Stream: where an encoder starts, MODALITY=PATH of weights, MODALITY=RUN, or "
-        "MODALITY=random:SEED; random by the seed of the run unless given.",
+        description="Where an encoder starts: MODALITY=RUN, of a series in both modes; streamed "
+        "also MODALITY=PATH of weights or MODALITY=random:SEED; by default from the seed.",
     )
     crop: int = Field(
         0,

@@ -155,8 +155,13 @@ class FusionData:
 
     def subject_keys(self, rows: Rows) -> set[int]:
         """Hash the patients of some rows."""
-        subjects = {self.columns["subject_id"][i] for i in rows}
-        return {key("subject", self.dataset, subject) >> 1 for subject in subjects}
+        return set(self.patients(rows).tolist())
+
+    def patients(self, rows: Rows) -> NDArray[np.int64]:
+        """Hash the patient of each row, ``(N,)``."""
+        subjects = [self.columns["subject_id"][i] for i in rows]
+        known = {s: key("subject", self.dataset, s) >> 1 for s in set(subjects)}
+        return np.array([known[subject] for subject in subjects], np.int64)
 
     def refuse_leak(self, what: str, seen: Collection[str]) -> None:
         """Refuse an encoder that was trained on patients who are to be judged.

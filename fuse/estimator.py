@@ -32,6 +32,7 @@ from .models.imputation import RANDOM
 from .models.interface import FusionModel, Hyper
 from .random import Keys, order, stay_keys
 from .training.device import choose
+from .training.finish import judge_best
 from .training.history import best_epoch
 from .training.loop import reproducible, train
 from .training.state import InMemory
@@ -148,7 +149,10 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with reproducible(config.deterministic):
                 state = train(config, data, InMemory(), silent, never())
                 model = state.model
-                model.load_state_dict(state.best)
+                members = np.arange(rows) if groups is None else np.asarray(groups)
+                patients = np.unique(members, return_inverse=True)[1]
+                val = data.rows("val")
+                judge_best(state, data, val, patients[val])
                 self.copula_ = model.describe(data.batches(data.rows("val")))
         self.model_ = model.cpu().eval()
         self.history_ = state.history

@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError
 from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
 from .methods import short
-from .stream.options import init_of, settled, streamed_of
+from .stream.options import init_of, settled, settled_cached, streamed_of
 
 if TYPE_CHECKING:
     from .data import FusionData
@@ -119,19 +119,21 @@ class Inputs:
                 "require": tuple(part.text for part in asked.values()),
             }
         )
-        starts: dict[str, Weights] = {}
+        series = [n for n in spaces if parts[n].store.space.view == "series"]
+        streamed: dict[str, Store] = {}
         if stream:
             streamed = streamed_of(config, {name: parts[name].store for name in spaces})
-            series = [n for n in spaces if parts[n].store.space.view == "series"]
             config, starts = settled(config, streamed, series)
-            for name in streamed.keys() | starts.keys():
-                weights = starts.get(name) or Weights(name, seed=0)
-                spaces[name] |= {
-                    "origin": f"trained, from {init_of(config, name)}",
-                    "untrained": False,
-                    "pretrained_on": weights.pretrained_on,
-                    "caution": weights.caution,
-                }
+        else:
+            config, starts = settled_cached(config, series)
+        for name in streamed.keys() | starts.keys():
+            weights = starts.get(name) or Weights(name, seed=0)
+            spaces[name] |= {
+                "origin": f"trained, from {init_of(config, name)}",
+                "untrained": False,
+                "pretrained_on": weights.pretrained_on,
+                "caution": weights.caution,
+            }
         record = {
             "numerics": NUMERICS_VERSION,
             "config": config.model_dump(mode="json"),

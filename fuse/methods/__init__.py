@@ -18,6 +18,7 @@ from .daft import DAFTOptions
 from .drfuse import DrFuseOptions
 from .flexmoe import FlexMoEOptions
 from .interleaved import InterleavedOptions
+from .late import LateOptions
 from .lsmt import LSMTOptions
 from .medfuse import MedFuseOptions
 from .mmtm import MMTMOptions
@@ -35,7 +36,7 @@ METHODS: dict[str, Method] = {
     "availability": Method("availability:Availability", AvailabilityOptions),
     "logistic": Method("logistic:Logistic", LogisticOptions),
     "boosting": Method("boosting:Boosting", BoostingOptions),
-    "late": Method("late:Late", NoHead),
+    "late": Method("late:Late", LateOptions),
     "unified": Method("unified:Unified", NoHead),
     "unified_dynamic": Method("unified:UnifiedDynamic", NoHead),
     "medfuse": Method("medfuse:MedFuse", MedFuseOptions),

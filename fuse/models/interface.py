@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
 from ..methods.base import Options as MethodOptions
@@ -296,15 +296,18 @@ class FusionModel(nn.Module, ABC):
         raise NotImplementedError
 
     def begin(self, starts: Mapping[str, Weights]) -> None:
-        """Take weights from files before anything is fitted.
+        """Start encoders of series from those of other runs, before anything is fitted.
 
         Args:
-            starts: By modality.
+            starts: Weights of runs, by modality.
 
         Raises:
             ConfigError: The model has no encoder that could start from them.
         """
-        raise ConfigError(f"No encoder of {', '.join(starts)} can start from weights in a file.")
+        from .series_start import load  # which looks for encoders, and they know this file
+
+        for name, weights in starts.items():
+            load(self, name, weights)
 
     @torch.no_grad()
     def weigh(self, y: Tensor) -> None:
@@ -360,6 +363,27 @@ class FusionModel(nn.Module, ABC):
             available: ``(N, M)`` bool.
         """
         return {}
+
+    def fit_to_validation(
+        self,
+        outputs: Sequence[FusionOutput],
+        available: Tensor,
+        y: Tensor,
+        patients: np.ndarray,
+    ) -> Tensor | None:
+        """Fit what is fitted to the validation stays, once the best epoch is chosen.
+
+        Args:
+            outputs: What the model says of these stays, N in all.
+            available: ``(N, M)`` bool.
+            y: Targets ``(N, C)``; NaN where unknown.
+            patients: A number for each patient, ``(N,)``.
+
+        Returns:
+            Logits ``(N, C)``, each by a fit without its patient: what the validation metrics are
+            made of. None if nothing is fitted to validation.
+        """
+        return None
 
     def objectives(self, hyper: Hyper) -> tuple[Objective, ...]:
         """Say what is minimised; one optimiser step for each."""

@@ -19,6 +19,7 @@ from ...errors import ConfigError
 from .. import combinations
 from ..config import MODELS, FuseConfig
 from ..drop import Drop
+from ..identity import identify
 from ..inert import unread
 from ..methods import find, short
 from ..presets import resolve
@@ -243,7 +244,10 @@ def _room(
             lacking.append(f"{line.title} is left out: there is no method {name!r} here.")
             continue
         try:
-            entries.append(Entry(line, _tries(line, base, request)))
+            tries = _tries(line, base, request)
+            if tries[0].reads_blank:  # not every store has one
+                identify(tries[0], cache)
+            entries.append(Entry(line, tries))
         except ConfigError as error:
             lacking.append(f"{line.title} is left out: {error}")
     keys = [entry.line.key for entry in entries]

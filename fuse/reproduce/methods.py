@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from ...errors import ConfigError
 from ..config import MODELS, unknown
 from ..drop import Drop
-from .experiments import Experiment, Setting, method, variant
+from .experiments import TITLES, Experiment, Line, Setting, method, variant
+
+
+def _of(name: str, title: str, **choice: Any) -> Line:
+    """A method with one of its own options set."""
+    key = "+".join([name, *(f"model.{option}={value}" for option, value in choice.items())])
+    return Line(key, f"{TITLES.get(name, name)}, {title}", {"model": name, "options": choice})
+
 
 VARIANTS = (
     variant("cm2+align=none", "CM2, no alignment", align="none"),
@@ -16,8 +23,18 @@ VARIANTS = (
     variant("cm2+align=kl", "CM2, KL", align="kl"),
     variant("cm2+align=infonce", "CM2, InfoNCE", align="infonce"),
     variant("cm2+impute=marginal", "CM2, marginal draws", impute="marginal"),
+    variant("cm2+impute=blank", "CM2, empty inputs", impute="blank"),
 )
 """Members of the family of CM2 that stand beside its defaults."""
+
+PLAIN = (
+    _of("concat", "missing mean", missing="mean"),
+    _of("concat", "missing learned", missing="learned"),
+    _of("concat", "missing blank", missing="blank"),
+    _of("concat", "modality dropout", modality_dropout=0.3),
+    _of("late", "stacking", combine="stacking"),
+)
+"""Choices of the plain methods that stand beside their defaults."""
 
 
 def methods_experiment(drops: Sequence[str], rows: Sequence[str]) -> Experiment:
@@ -31,7 +48,8 @@ def methods_experiment(drops: Sequence[str], rows: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: Anything else.
     """
-    lines = (*(method(name) for name in MODELS if name != "cm2"), *VARIANTS, method("cm2"))
+    others = (method(name) for name in MODELS if name != "cm2")
+    lines = (*others, *PLAIN, *VARIANTS, method("cm2"))
     settings = []
     for kind in rows:
         if kind not in ("partial", "matched"):
@@ -56,4 +74,4 @@ def _shares(drops: Sequence[str]) -> list[Drop]:
     return found
 
 
-__all__ = ["VARIANTS", "methods_experiment"]
+__all__ = ["PLAIN", "VARIANTS", "methods_experiment"]

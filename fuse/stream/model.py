@@ -21,7 +21,6 @@ from ..models.interface import (
     ModalitySpec,
 )
 from ..random import key
-from . import series_start
 from .augment import NUMBERS
 from .batch import RawBatch
 from .options import RANDOM, init_of, trunk_of
@@ -127,11 +126,10 @@ class Streamed(FusionModel):
         Args:
             starts: By modality.
         """
-        for name, weights in starts.items():
-            if name in (self.specs[m].name for m in self.trunked):
-                self.trunk(name).load(weights)
-            else:
-                series_start.load(self, name, weights)
+        trunked = {self.specs[m].name for m in self.trunked}
+        for name in trunked & starts.keys():
+            self.trunk(name).load(starts[name])
+        super().begin({name: w for name, w in starts.items() if name not in trunked})
 
     def _vectors(self, batches: Iterable[FusionBatch]) -> Iterable[FusionBatch]:
         for batch in batches:

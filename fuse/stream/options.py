@@ -78,9 +78,9 @@ def settled(
             "first, or give --trunk report=store."
         )
     trunks, inits = pairs(config.trunk), pairs(config.init)
-    started = [name for name in series if name in inits]
+    started_names = [name for name in series if name in inits]
     for option, given in (("trunk", trunks), ("init", inits)):
-        for name in given.keys() - streamed.keys() - set(started if option == "init" else ()):
+        for name in given.keys() - streamed.keys() - set(started_names if option == "init" else ()):
             raise ConfigError(
                 f"{option} = '{name}=…': no modality of that name is streamed; streamed are "
                 f"{', '.join(streamed)}."
@@ -88,7 +88,8 @@ def settled(
     pixels = {name: store for name, store in streamed.items() if store.space.view in FILM_VIEWS}
     _require_read(config, OF_FILMS, "films", bool(pixels))
     _require_read(config, OF_TEXTS, "texts", len(pixels) < len(streamed))
-    starts: dict[str, Weights] = {}
+    words, starts = started(config, started_names)
+    inits |= words
     for name, store in streamed.items():
         if name not in pixels:
             text = text_start(name, store, trunks.get(name, ""), inits.get(name, ""))
@@ -110,21 +111,69 @@ def settled(
         else:
             starts[name] = Weights(name, path=Path(word).expanduser())
             inits[name] = HASH + starts[name].sha256()
-    for name in started:
-        starts[name] = Weights(name, path=Path(inits[name]).expanduser())
-        if not starts[name].of_run:
-            raise ConfigError(
-                f"init = '{name}={inits[name]}': the encoder of a series starts from a run, or "
-                "from the seed of this one without --init."
-            )
-        starts[name].trained.require("lstm")
-        inits[name] = HASH + starts[name].sha256()
     update = {
         "trunk": tuple(f"{name}={trunks[name]}" for name in streamed),
-        "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *started)),
+        "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *started_names)),
         "crop": _crop(config, pixels) if pixels else 0,
     }
     return config.model_copy(update=update), starts
+
+
+def started(
+    config: FuseConfig, series: Collection[str]
+) -> tuple[dict[str, str], dict[str, Weights]]:
+    """Say of each series with a start which weights that is.
+
+    Args:
+        config: Options as given.
+        series: Names of the series that start from a run.
+
+    Returns:
+        The hash of the weights in the form that a configuration holds, and the weights.
+
+    Raises:
+        ConfigError: A start is no run, or one without such an encoder.
+    """
+    words: dict[str, str] = {}
+    starts: dict[str, Weights] = {}
+    for name in series:
+        word = init_of(config, name)
+        starts[name] = Weights(name, path=Path(word).expanduser())
+        if not starts[name].of_run:
+            raise ConfigError(
+                f"init = '{name}={word}': the encoder of a series starts from a run, or "
+                "from the seed of this one without --init."
+            )
+        starts[name].trained.require("lstm")
+        words[name] = HASH + starts[name].sha256()
+    return words, starts
+
+
+def settled_cached(
+    config: FuseConfig, series: Collection[str]
+) -> tuple[FuseConfig, dict[str, Weights]]:
+    """Say of every series which run its encoder starts from, where vectors are read as they are.
+
+    Args:
+        config: Options as given.
+        series: Names of the series.
+
+    Returns:
+        The configuration with runs replaced by the hash of their weights, and these by modality.
+
+    Raises:
+        ConfigError: A start is named for what is no series, or is no run.
+    """
+    for name, word in pairs(config.init).items():
+        if name not in series:
+            raise ConfigError(
+                f"init = '{name}={word}': mode = 'cached' trains encoders of series only "
+                f"({', '.join(series) or 'there is none'}). What made the vectors of {name} is "
+                f"chosen by `cm2 extract --modality {name} --weights`."
+            )
+    words, starts = started(config, [name for name in series if init_of(config, name)])
+    init = tuple(f"{name}={word}" for name, word in words.items())
+    return config.model_copy(update={"init": init}), starts
 
 
 def side_of(store: Store) -> int:
@@ -165,6 +214,7 @@ __all__ = [
     "names_files",
     "pairs",
     "settled",
+    "settled_cached",
     "side_of",
     "streamed_of",
     "trunk_of",

@@ -65,7 +65,7 @@ class _Member:
             self.warnings = trainer.begin(run, identity, data, sweep)
             self.seconds = float(run.info["seconds"])
             journal = Commits(run, identity.digest, self.lease.check)
-            self.course = Course.open(identity.config, data, journal)
+            self.course = Course.open(identity.config, data, journal, identity.starts)
             if self.course.state.partial:
                 raise UnsupportedError(
                     f"{run.path} was stopped within an epoch, and an ensemble continues whole "

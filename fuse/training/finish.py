@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cache import atomic, checkpoint
-from ..data import FusionData
+from ..data import FusionData, Rows
 from ..evaluation.targets import summarise
 from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
@@ -15,6 +18,12 @@ from ..rundir import BEST, LAST, LEARNED, RunDir
 from ..stream.exports import encoders_of
 from .history import SCORES, best_epoch
 from .state import TrainerState
+
+FITTED = (
+    "A part of the model is fitted to the validation stays after the epoch was chosen: their "
+    "stored predictions and metrics are cross-fitted by patient, later predictions of validation "
+    "stays are not."
+)
 
 
 def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identity) -> None:
@@ -42,11 +51,10 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
 
     model = state.model
     save(LAST, model.state_dict())
-    save(BEST, state.best)
-    model.load_state_dict(state.best)
-
     rows = data.rows("val", labelled=False)
-    predictions = table(run, data, rows, probabilities(forward(model, data, rows)))
+    p, fitted = judge_best(state, data, rows, data.patients(rows))
+    save(BEST, model.state_dict())
+    predictions = table(run, data, rows, p)
     run.write_predictions("val", predictions)
     run.write_metrics("val", {"task": config.task, **summarise(predictions)})
 
@@ -56,6 +64,8 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())
         atomic.write_json(run.path / LEARNED, {**learned, "weights_note": note})
     best = best_epoch(state.history, config.warmup)
+    if fitted and FITTED not in run.info["warnings"]:
+        run.update(warnings=[*run.info["warnings"], FITTED])
     run.update(
         best_epoch=best,
         best={name: state.history[best - 1][name] for name in SCORES},
@@ -63,3 +73,32 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
         selected_by="val_loss" if state.history[0]["val_auroc"] is None else "val_auroc",
         training_subjects=hashlib.sha256(subjects.numpy().tobytes()).hexdigest(),
     )
+
+
+def judge_best(
+    state: TrainerState, data: FusionData, rows: Rows, patients: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], bool]:
+    """Take the weights of the best epoch, and fit what is fitted to validation.
+
+    Args:
+        state: The state after the last epoch.
+        data: The rows.
+        rows: Positions of the validation stays, N in all.
+        patients: A number for each patient, ``(N,)``.
+
+    Returns:
+        Probabilities ``(N, C)`` of the validation stays, and whether they are cross-fitted because
+        a part of the model was fitted to these stays.
+    """
+    model = state.model
+    model.load_state_dict(state.best)
+    outputs = forward(model, data, rows)
+    available = data.whole.available[torch.from_numpy(rows)]
+    y = data.labels(rows).to(available.device)
+    held_out = model.fit_to_validation(outputs, available, y, patients)
+    if held_out is None:
+        return probabilities(outputs), False
+    return held_out.double().sigmoid().cpu().numpy(), True
+
+
+__all__ = ["FITTED", "finish", "judge_best"]

@@ -117,8 +117,6 @@ def _before(config: FuseConfig, cache: Path, pretrain: Mapping[str, str]) -> dic
     """Configure the run of each modality that is trained before."""
     if not pretrain:
         return {}
-    if config.mode != "stream":
-        raise ConfigError("--pretrain belongs to mode = 'stream': leave it out, or stream.")
     identity = identify(config, cache)
     runs = {name: _alone(config, identity, name, task) for name, task in pretrain.items()}
     for name, one in runs.items():
@@ -130,7 +128,7 @@ def _before(config: FuseConfig, cache: Path, pretrain: Mapping[str, str]) -> dic
 def _require_series_encoder(identity: Identity, cache: Path, name: str) -> None:
     from ..data import load
     from ..inference import build
-    from ..stream.series_start import encoder_of
+    from ..models.series_start import encoder_of
 
     data = load(cache, identity.config, identity.cohort)
     encoder_of(build(data.specs, identity.config), name)
@@ -144,9 +142,11 @@ def _alone(config: FuseConfig, identity: Identity, name: str, task: str) -> Fuse
     if not streamed and (view != "series" or config.series_encoder != "lstm"):
         raise ConfigError(
             f"--pretrain {name}: no encoder of it is trained that could start from another run. "
-            "Films, texts with a --trunk, and series under series_encoder = 'lstm' have one."
+            "Series under series_encoder = 'lstm' have one, and in mode = 'stream' films and texts "
+            "with a --trunk."
         )
-    idle = {*unread(SINGLE), *_OWN, *(_OWN_OF_STREAM if streamed else (*STREAM_ONLY, "mode"))}
+    own = _OWN_OF_STREAM if streamed else (*STREAM_ONLY, "init", "mode")
+    idle = {*unread(SINGLE), *_OWN, *own}
     if streamed:
         idle |= set(OF_TEXTS if view in FILM_VIEWS else OF_FILMS)
     given = {key: value for key, value in config.model_dump().items() if key not in idle}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
-from ..models.encoders import Encoders, SeriesEncoder
-from ..models.interface import FusionModel
+from .encoders import Encoders, SeriesEncoder
+from .interface import FusionModel
 
 
 def encoder_of(model: FusionModel, modality: str) -> SeriesEncoder:
