@@ -126,7 +126,7 @@ class Stacking(nn.Module):
         fold = torch.from_numpy(np.unique(patients, return_inverse=True)[1] % FOLDS)
         fold, ids = fold.to(y.device), pattern_ids(available)
         logits = torch.zeros_like(y, dtype=alone.dtype)
-        for held in fold.unique():
+        for held in range(int(fold.max()) + 1):
             rest, rows = fold != held, fold == held
             self.fit(alone[:, rest], available[rest], y[rest])
             logits[rows] = self(alone[:, rows], available[rows], ids[rows])
