@@ -7,7 +7,7 @@ each in a process of its own, in turn: `cm2`, which streams, assigns rows to sta
 deduplicates and sorts; `scan`, where polars alone splits the lines into the columns that cm2 needs
 and keeps the wanted items; `pandas`, which reads the needed columns in blocks, keeps the wanted
 items of the first 48 h and the last value of each hour; `inflate`, zlib alone; and `isal`, the
-fastest inflation there is (`pip install isal`; left out, and said, where it is not installed).
+fastest inflation there is (left out, and said, where it is not installed).
 pandas does less work than cm2, so its factor is a lower bound. Both must find the same stays, hours
 and variables before any time counts. Peak memory is that of each process; ratios are of CPU
 seconds beside those of the clock, since other jobs stretch the clock alone.
@@ -195,7 +195,7 @@ def run_scan(root: Path) -> set[tuple[int, int, int]]:
 
 def run_isal(root: Path) -> set[tuple[int, int, int]]:
     """Inflate the file with ISA-L and throw the bytes away."""
-    from isal import igzip  # type: ignore[import-not-found, unused-ignore]
+    from isal import igzip
 
     with igzip.open(root / "CHARTEVENTS.csv.gz", "rb") as file:
         while file.read(1 << 20):

@@ -18,7 +18,7 @@ from ...errors import DataError, IntegrityError
 from ..sources import Source
 from ..sources.catalogue import Catalogue
 from ..sources.source import EventTable
-from ..sources.tables import PART_ROWS, Kind, collect, parsed, unreadable
+from ..sources.tables import Kind, collect, parsed, unreadable
 from .cleaning import clean, reference_rank
 
 logger = logging.getLogger("cm2.extract.events")
@@ -26,7 +26,6 @@ logger = logging.getLogger("cm2.extract.events")
 PREDICTION_HOURS = 48
 RULES_VERSION = 1
 BLOCK_ROWS = 1_000_000
-_MARK_EVERY = 1 << 14  # rows: the last mark tells the length of a table, whatever is wanted of it
 _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
@@ -141,7 +140,7 @@ class Measured(NamedTuple):
     Args:
         found: The measurements, see `load`.
         counts: Per variable how many rows were charted, readable and kept.
-        rows: Rows of each table, rounded down to a multiple of 2^14.
+        rows: Rows of each table.
     """
 
     found: pl.DataFrame
@@ -199,108 +198,98 @@ def _count(found: pl.DataFrame) -> dict[int, int]:
 def _scan(
     source: Source, event: EventTable, kept: pl.DataFrame, catalogue: Catalogue
 ) -> tuple[pl.DataFrame, int]:
-    """Stream one table: stay_id, seconds, variable, value (null where not readable); its length.
+    """Read one table: stay_id, seconds, variable, value (null where not readable); its length.
 
     A row belongs to the kept stay of its admission unless it names another stay; rows without an
     admission belong to none. In the reference it is also lent to every kept stay of the patient
     whose time in the unit holds it.
     """
     kinds, texts = _needed(source, event, catalogue)
-    wanted_items = catalogue.items_of(event.systems)
-    item_map = pl.LazyFrame(
-        {
-            "itemid": [item.itemid for item in wanted_items],
-            "variable": [item.variable for item in wanted_items],
-            "unit": [item.unit for item in wanted_items],
-            "label": [item.label for item in wanted_items],
-        },
+    items = catalogue.items_of(event.systems)
+    item_map = pl.DataFrame(
+        [(item.itemid, item.variable, item.unit, item.label) for item in items],
         schema={
             "itemid": pl.Int64,
             "variable": pl.UInt8,
             "unit": pl.String,
             "label": pl.String,
         },
+        orient="row",
     )
-    wanted = pl.col("item").is_in([item.itemid for item in wanted_items])
-    no_item = pl.col("itemid").is_not_null() & pl.col("item").is_null()
-    marked = pl.col("row") % _MARK_EVERY == _MARK_EVERY - 1
-    read = {column: pl.col(f"{column}_read") for column in kinds}  # every cell is parsed once
-    bad = [pl.col(column).is_not_null() & value.is_null() for column, value in read.items()]
-    rows = (
-        event.table.scan(["itemid", *kinds, *texts], row_index="row")
-        .with_columns(item=parsed("itemid", "id"))
-        .filter(wanted | no_item | marked)
-        .with_columns(parsed(c, kind).alias(f"{c}_read") for c, kind in kinds.items())
-        .with_columns(ours=wanted.fill_null(value=False))
-        .with_columns(bad=no_item | pl.col("ours") & pl.any_horizontal(bad))
-        .with_columns(told=pl.col("bad") | marked)
-        .select(
-            pl.col("row", "ours", "bad", "told", *texts),
-            pl.col("item").alias("itemid"),
-            *(value.alias(column) for column, value in read.items()),
-        )
-    )
+    parts: list[pl.DataFrame] = []
+    seen = 0
+    for block in event.table.blocks([*kinds, *texts], "itemid", item_map["itemid"].to_list()):
+        seen += block.rows
+        rows = _read_cells(block.found, event, kinds)
+        parts.append(_measured(rows.lazy(), event, kept, catalogue, item_map.lazy()).collect())
+    return pl.concat(parts), seen
+
+
+def _read_cells(found: pl.DataFrame, event: EventTable, kinds: dict[str, Kind]) -> pl.DataFrame:
+    """Read ids and times; a cell of a wanted item that cannot be read is an error."""
+    read = found.with_columns(parsed(column, kind) for column, kind in kinds.items())
+    if any(read[column].null_count() > found[column].null_count() for column in kinds):
+        raise _first_bad(event, kinds)
+    return read
+
+
+def _measured(
+    rows: pl.LazyFrame,
+    event: EventTable,
+    kept: pl.DataFrame,
+    catalogue: Catalogue,
+    item_map: pl.LazyFrame,
+) -> pl.LazyFrame:
+    """Give rows their stays, within the hours that count, and numbers."""
     if event.stay is not None:
         rows = rows.rename({event.stay: "charted_stay"} if event.stay != "charted_stay" else {})
     else:
         rows = rows.with_columns(charted_stay=pl.lit(None, dtype=pl.Int64))
-    if event.error in texts:
-        rows = _only(rows, pl.col(event.error).fill_null("0") != "1")
-    if "valueuom" not in texts:
+    columns = rows.collect_schema().names()
+    if event.error in columns:
+        rows = rows.filter(pl.col(event.error).fill_null("0") != "1")
+    if "valueuom" not in columns:
         rows = rows.with_columns(valueuom=pl.lit(None, dtype=pl.String))
     rows = _assign(rows, kept, catalogue)
     seconds = (pl.col("charttime") - pl.col("intime")).dt.total_seconds()
-    rows = _only(
-        rows.with_columns(seconds=seconds),
-        pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) & pl.col("value").is_not_null(),
-    ).join(item_map, on="itemid", how="left")
-    cleaned = clean(rows, catalogue).select(
-        "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value", "bad", "ours", "row"
+    rows = (
+        rows.with_columns(seconds=seconds)
+        .filter(
+            pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) & pl.col("value").is_not_null()
+        )
+        .join(item_map, on="itemid", how="left")
     )
-    found = collect(cleaned, event.table)
-    if found["bad"].any():
-        raise _first_bad(event, {**kinds, "itemid": "id"})
-    marks = found.filter(marked).select(part=pl.col("row") // PART_ROWS, row="row")
-    last = marks.group_by("part").agg(pl.col("row").max() % PART_ROWS + 1)
-    return found.filter("ours").drop("bad", "ours", "row"), int(last["row"].sum())
+    return clean(rows, catalogue).select(
+        "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value"
+    )
 
 
 def _needed(
     source: Source, event: EventTable, catalogue: Catalogue
 ) -> tuple[dict[str, Kind], list[str]]:
-    """Return the columns beside the item that the rules look at, ids and times, then texts.
-
-    A column that is not named is not even split off its line, which is most of the reading time.
-    """
+    """Return the columns that the rules look at: ids and times, then texts."""
     kinds: dict[str, Kind] = {"hadm_id": "id", "charttime": "time"}
     if event.stay is not None:
         kinds[event.stay] = "id"
+    kinds["itemid"] = "id"
     if catalogue.preset == "corrected":
         return kinds, ["value", "valuenum", *([event.error] if event.error else [])]
     units = ["valueuom"] if source.dataset == "mimic3" else []  # of MIMIC-IV they are never seen
     return {"subject_id": "id", **kinds}, ["value", *units]
 
 
-def _only(rows: pl.LazyFrame, condition: pl.Expr) -> pl.LazyFrame:
-    """Keep our rows that meet a condition, and rows that tell something in any case."""
-    ours = pl.col("ours") & condition.fill_null(value=False)
-    return rows.with_columns(ours=ours).filter(pl.col("ours") | pl.col("told"))
-
-
 def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, catalogue: Catalogue) -> pl.LazyFrame:
     """Give each row its stay: adds stay_id and intime; rows of no stay go."""
     owners = kept.lazy().select("hadm_id", "stay_id", "intime")
-    owned = _only(
-        rows.join(owners, on="hadm_id", how="left"),
-        pl.col("stay_id").is_not_null()
-        & (pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id"))),
+    owned = rows.join(owners, on="hadm_id", how="inner").filter(
+        pl.col("charted_stay").is_null() | pl.col("charted_stay").eq(pl.col("stay_id"))
     )
     if catalogue.preset == "corrected":
         return owned
     stays = kept.lazy().rename({"stay_id": "other_stay", "intime": "other_intime"}).drop("hadm_id")
     lent = pl.col("charttime").is_between(pl.col("other_intime"), pl.col("outtime"))
-    joined = owned.join(stays, on="subject_id", how="left")
-    return _only(joined, pl.col("stay_id").eq(pl.col("other_stay")) | lent).with_columns(
+    joined = owned.join(stays, on="subject_id", how="inner")
+    return joined.filter(pl.col("stay_id").eq(pl.col("other_stay")) | lent).with_columns(
         stay_id="other_stay", intime="other_intime"
     )
 

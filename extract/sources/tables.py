@@ -11,8 +11,8 @@ import difflib
 import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -20,11 +20,12 @@ from typing import IO, Any, Literal, cast
 import polars as pl
 
 from ...errors import DataError, SchemaError
+from .blocks import DAMAGE, Block, wanted_rows
 from .locate import ENDINGS, find, find_parts
 
 Kind = Literal["text", "id", "number", "time"]
 
-PART_ROWS = 1 << 40
+_BROKEN: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, *DAMAGE)
 _EDGE = 1 << 16
 _REMEDY = "Download it again and compare it with the SHA256SUMS.txt of the release."
 
@@ -43,7 +44,8 @@ def parsed(column: str, kind: Kind) -> pl.Expr:
         return value.cast(pl.Float64, strict=False)
     if kind == "time":
         full = value.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
-        return full.fill_null(value.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us"))
+        short = pl.when(value.str.len_bytes() < len("2150-01-31 23:59")).then(value)
+        return full.fill_null(short.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us"))
     return value
 
 
@@ -77,19 +79,40 @@ class Table:
         """Tell whether the column is there, in any case."""
         return column.lower() in {name.lower() for name in self.header}
 
-    def scan(self, columns: Sequence[str], row_index: str | None = None) -> pl.LazyFrame:
+    def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
         """Scan some columns as text under their lower-case names; empty cells are null.
 
         Nothing is inferred and no word means missing: `None` and `NA` stay text.
 
         Args:
             columns: Lower-case names.
-            row_index: Name of one more column, uint64: the row's place in its file from 0, plus
-                `PART_ROWS` times the number of its part; None for none.
 
         Raises:
             SchemaError: A column is absent; the message names the nearest one.
         """
+        self._require(columns)
+        lazy = [_scan(path, header, columns) for path, header in self.parts]
+        return lazy[0] if len(lazy) == 1 else pl.concat(lazy)
+
+    def blocks(self, columns: Sequence[str], key: str, ids: Sequence[int]) -> Iterator[Block]:
+        """Read some columns of the rows that have one of some ids, as `scan`, block by block.
+
+        Args:
+            columns: Lower-case names.
+            key: The one of the ids. Rows in which it is no whole number are among those found.
+            ids: Wanted ids.
+
+        Raises:
+            SchemaError: A column is absent.
+            DataError: A file is truncated, damaged or no well-formed CSV.
+        """
+        self._require(columns)
+        with _explained(self):
+            for path, header in self.parts:
+                lower = [name.lower() for name in header]
+                yield from wanted_rows(path, lower, columns, key, ids)
+
+    def _require(self, columns: Sequence[str]) -> None:
         lower = [name.lower() for name in self.header]
         missing = [column for column in columns if column not in lower]
         if missing:
@@ -99,11 +122,6 @@ class Table:
                 f"{self.path}: expected the column{'s' if len(missing) > 1 else ''} "
                 f"{', '.join(missing)}; found {', '.join(self.header)}.{hint}"
             )
-        lazy = [_scan(path, header, columns, row_index) for path, header in self.parts]
-        if row_index is not None:
-            place = pl.col(row_index).cast(pl.UInt64)
-            lazy = [rows.with_columns(place + PART_ROWS * part) for part, rows in enumerate(lazy)]
-        return lazy[0] if len(lazy) == 1 else pl.concat(lazy)
 
     def read(self, columns: Mapping[str, Kind]) -> pl.DataFrame:
         """Read some columns into memory, each as its kind.
@@ -158,7 +176,7 @@ class Table:
 
 
 def _scan(
-    path: Path, header: Sequence[str], columns: Sequence[str], row_index: str | None
+    path: Path, header: Sequence[str], columns: Sequence[str], row_index: str | None = None
 ) -> pl.LazyFrame:
     """Scan one file; parts of one table may order and spell their columns differently."""
     written = {name.lower(): name for name in header}
@@ -227,12 +245,18 @@ def collect(lazy: pl.LazyFrame, *tables: Table) -> pl.DataFrame:
     Raises:
         DataError: A file is truncated, damaged or no well-formed CSV.
     """
+    with _explained(*tables):
+        return lazy.collect(engine="streaming")
+
+
+@contextmanager
+def _explained(*tables: Table) -> Iterator[None]:
     try:
         for table in tables:
             for path, header in table.parts:
                 _refuse_cut_last_line(path, len(header))
-        return lazy.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+        yield
+    except _BROKEN as error:
         files = [path for table in tables for path, _ in table.parts]
         for path in files:
             found = _damage(path)
