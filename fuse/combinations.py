@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import FuseConfig
@@ -69,7 +70,12 @@ def complaints(config: FuseConfig) -> Iterator[str]:
 
 
 def _changed(config: FuseConfig, name: str) -> bool:
-    return bool(getattr(config, name) != type(config).model_fields[name].default)
+    return bool(getattr(config, name) != _defaults(type(config))[name])
+
+
+@cache
+def _defaults(kind: type[FuseConfig]) -> dict[str, Any]:
+    return {name: field.default for name, field in kind.model_fields.items()}
 
 
 def _unread(config: FuseConfig) -> Iterator[str]:

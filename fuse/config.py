@@ -7,6 +7,7 @@ stores it, and its values are a part of the run's identity. Nothing heavy is imp
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import (
@@ -399,14 +400,25 @@ class FuseConfig(BaseModel):
 
 def _known(model: type[BaseModel], options: Mapping[str, Any], table: str = "") -> None:
     """Raise ConfigError for the first name that no field, nested or not, has."""
+    tables = _tables(model)
     for name, value in options.items():
-        if name not in model.model_fields:
+        if name not in tables:
             raise ConfigError(unknown("option", table + name, _dotted(model, table)))
-        inner = model.model_fields[name].annotation
-        if inner is Options:
-            continue  # which names there are depends on the method
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+        inner = tables[name]
+        if inner is not None and isinstance(value, Mapping):
             _known(inner, value, f"{table}{name}.")
+
+
+@cache
+def _tables(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Names of the fields, each with the model of its own names if it has such."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
+        # which names a method's own options have depends on the method
+        found[name] = inner if nested and inner is not Options else None
+    return found
 
 
 def _dotted(model: type[BaseModel], table: str) -> tuple[str, ...]:

@@ -27,8 +27,11 @@ def members(config: FuseConfig, seeds: Sequence[int], every_fold: bool = False) 
         every_fold: All folds of the configuration's cross-validation instead of its one.
     """
     folds = range(config.folds) if every_fold else (config.fold,)
+    own = (config.seed, config.fold)
     return [
-        FuseConfig.of({**config.model_dump(), "seed": seed, "fold": fold})
+        config
+        if (seed, fold) == own
+        else FuseConfig.of({**config.model_dump(), "seed": seed, "fold": fold})
         for seed in seeds or (config.seed,)
         for fold in folds
     ]
