@@ -20,7 +20,7 @@ def reproduce(
         str,
         typer.Argument(
             help="table2, table3, table4, table5, table6, table7, table9, table10, table11, "
-            "figure5; or methods: every method on any data."
+            "figure2, figure3, figure4, figure5; or methods: every method on any data."
         ),
     ],
     cache: Annotated[list[Path], _CACHE],
@@ -93,7 +93,7 @@ def reproduce(
     ] = 0,
     layout: Annotated[str, typer.Option("--format", help="table, csv, md or latex.")] = "table",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the tables as files.", metavar="DIR")
+        Path | None, typer.Option(help="Folder for tables and figures as files.", metavar="DIR")
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time; default: one per core or GPU.", min=1)
@@ -105,7 +105,7 @@ def reproduce(
     time_limit: TimeLimit = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a table of the paper on your caches, and print its numbers beside yours.
+    """Train a table or figure of the paper on your caches; print its numbers beside yours.
 
     One factor changes from line to line; seeds, splits, budget and test stays are the same. Every
     difference is paired, from CM2, from the first modality alone and from concatenation. What is
@@ -161,6 +161,8 @@ def reproduce(
     if out is not None:
         for path in run.write(result, out):
             say(str(path))
+    elif planned.experiment.figure:
+        say("--out DIR draws the figure, from the runs that there are now.")
     if any(row["failure"] for room in result.rows for row in room):
         raise typer.Exit(4)
 

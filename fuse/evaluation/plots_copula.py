@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ _BELOW = np.array([0.4, 0.6, 0.75, 0.87, 0.96])
 _STEPS = np.concatenate([_BELOW, 1 / _BELOW[::-1]])
 EDGES = np.concatenate([[0.0], _STEPS, [1e9]])
 LEGEND = tuple(f"{step:.2g}" for step in _STEPS)
+_COLORS: dict[str, Any] = {
+    "cmap": ListedColormap(DIVERGING),
+    "norm": BoundaryNorm(EDGES, len(DIVERGING)),
+}
 _ENOUGH = 5  # mean count of a bin below which bins are joined two by two
 
 
@@ -64,29 +69,57 @@ def dependence(
     """
 
     def paint(figure: Figure) -> None:
-        colors = ListedColormap(DIVERGING)
-        norm = BoundaryNorm(EDGES, len(DIVERGING))
         panels = figure.subplots(1, 1 if counts is None else 2, squeeze=False)[0]
-        edges = np.linspace(0, 1, len(density) + 1)
-        middle = (edges[:-1] + edges[1:]) / 2
-        panels[0].contourf(middle, middle, density.T, levels=EDGES, cmap=colors, norm=norm)
-        panels[0].set_title("Learned density")
+        _show(panels[0], "Learned density", density)
         if counts is not None:
             joined = _coarser(counts)
             share = joined / joined.sum() * joined.size
             bins = np.linspace(0, 1, len(joined) + 1)
-            panels[1].pcolormesh(bins, bins, share.T, cmap=colors, norm=norm, edgecolors="none")
+            panels[1].pcolormesh(bins, bins, share.T, edgecolors="none", **_COLORS)
             panels[1].set_title("Observed, validation")
-        for axes in panels:
-            unit_square(axes, f"u of {names[0]}", f"u of {names[1]}")
-            axes.set(xlim=(0, 1), ylim=(0, 1))
-            axes.set_aspect("equal")
-            axes.grid(visible=False)
-        for axes in panels[1:]:
-            axes.set_ylabel("")
+        _label(panels, names)
 
     alt = f"Copula density of {names[0]} and {names[1]}: learned and observed"
     return draw(name, alt, (2.6 * (1 if counts is None else 2), 2.9), paint)
+
+
+def side_by_side(
+    name: str, alt: str, names: Sequence[str], panels: Mapping[str, Floats], width: float = 3.9
+) -> str:
+    """Draw some densities of the same two modalities.
+
+    Args:
+        name: Distinct within the page.
+        alt: See `draw`.
+        names: The two modalities.
+        panels: By title a density as `pair_density` gives it.
+        width: Of all of them together, in inches.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for one, (title, density) in zip(axes, panels.items(), strict=True):
+            _show(one, title, density)
+        _label(axes, names)
+        for one in axes:
+            one.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+
+    return draw(name, alt, (width, 0.7 + (width - 1) / len(panels)), paint)
+
+
+def _show(axes: Axes, title: str, density: Floats) -> None:
+    edges = np.linspace(0, 1, len(density) + 1)
+    middle = (edges[:-1] + edges[1:]) / 2
+    axes.contourf(middle, middle, density.T, levels=EDGES, **_COLORS)
+    axes.set_title(title)
+
+
+def _label(panels: Sequence[Axes], names: Sequence[str]) -> None:
+    for axes in panels:
+        unit_square(axes, f"u of {names[0]}", f"u of {names[1]}" if axes is panels[0] else "")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
 
 
 def _coarser(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from .plots_copula import EDGES, pair_density
-from .svg import COLOR, DIVERGING, SERIES, draw, unit_square
+from .plots_copula import pair_density, side_by_side
+from .svg import COLOR, SERIES, draw
 
 Epochs = Sequence[Mapping[str, Any]]
 _GRID = (np.arange(60) + 0.5) / 60
@@ -62,12 +61,22 @@ def families(found: Mapping[str, float], own: str) -> str:
     return draw("families", "Held-out log density by family", (3.9, 2.4), paint)
 
 
-def chosen_epochs(history: Epochs) -> list[Mapping[str, Any]]:
-    """The first epoch with a copula, the middle one and the last."""
+def chosen_epochs(history: Epochs, wanted: Sequence[int] = ()) -> list[Mapping[str, Any]]:
+    """The epochs with a copula that are nearest to those wanted; else the first, middle and last.
+
+    Args:
+        history: The epochs.
+        wanted: Epochs from 1.
+    """
     rows = [row for row in history if any(key.startswith("copula_") for key in row)]
     if not rows:
         return []
-    return [rows[i] for i in sorted({0, (len(rows) - 1) // 2, len(rows) - 1})]
+    if wanted:
+        epochs = np.array([row["epoch"] for row in rows])
+        places = {int(np.abs(epochs - epoch).argmin()) for epoch in wanted}
+    else:
+        places = {0, (len(rows) - 1) // 2, len(rows) - 1}
+    return [rows[i] for i in sorted(places)]
 
 
 def parameters_at(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, Any]:
@@ -90,7 +99,12 @@ def parameters_at(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, An
 
 
 def densities(
-    history: Epochs, family: str, pair: tuple[str, str], name: str = "epochs"
+    history: Epochs,
+    family: str,
+    pair: tuple[str, str],
+    name: str = "epochs",
+    wanted: Sequence[int] = (),
+    width: float = 3.9,
 ) -> str | None:
     """Draw the copula density of two modalities after some epochs; None without a record.
 
@@ -99,26 +113,15 @@ def densities(
         family: Name of the family.
         pair: The modalities.
         name: Distinct within the page.
+        wanted: See `chosen_epochs`.
+        width: In inches.
     """
-    rows = chosen_epochs(history)
-    if not rows:
-        return None
-
-    def paint(figure: Figure) -> None:
-        panels = np.atleast_1d(figure.subplots(1, len(rows), sharey=True))
-        colors, norm = ListedColormap(DIVERGING), BoundaryNorm(EDGES, len(DIVERGING))
-        for axes, row in zip(panels, rows, strict=True):
-            density = pair_density(family, parameters_at(row, pair), 2, (0, 1), _GRID)
-            axes.contourf(_GRID, _GRID, density.T, levels=EDGES, cmap=colors, norm=norm)
-            axes.set_title(f"Epoch {row['epoch']}")
-            unit_square(axes, f"u of {pair[0]}", f"u of {pair[1]}" if axes is panels[0] else "")
-            axes.set(xlim=(0, 1), ylim=(0, 1))
-            axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-            axes.set_aspect("equal")
-            axes.grid(visible=False)
-
+    panels = {
+        f"Epoch {row['epoch']}": pair_density(family, parameters_at(row, pair), 2, (0, 1), _GRID)
+        for row in chosen_epochs(history, wanted)
+    }
     alt = f"Copula density of {pair[0]} and {pair[1]} after some epochs"
-    return draw(name, alt, (3.9, 0.7 + 2.9 / len(rows)), paint)
+    return side_by_side(name, alt, pair, panels, width) if panels else None
 
 
 def imputed(row: Mapping[str, Any]) -> str:

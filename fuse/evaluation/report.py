@@ -5,16 +5,14 @@ The page asks nothing of any network, runs no script, and holds aggregates only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ...cache import atomic
 from ...cache.cohort import Cohort
 from ..identity import modality_names
 from ..rundir import RunDir
@@ -22,6 +20,7 @@ from . import facts, plots, plots_copula, plots_judgement, plots_training
 from .bands import bands
 from .cells import SMALLEST
 from .layout import p_value
+from .page import fill, write
 from .paired import labels, paired
 from .understanding import understanding
 
@@ -48,29 +47,18 @@ def write_report(
         ConfigError: The run is not finished, or the runs have different tasks.
     """
     run.require_finished()
-    page = render(content(run, cache, others))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(out, page.encode())
-    return out
+    return write(render(content(run, cache, others)), out)
 
 
 def render(page: dict[str, Any]) -> str:
     """Fill the template; every value but the figures is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "signed": _signed,
         "p_value": p_value,
         "percent": _percent,
         "place": _place,
     }
-    css = (Path(__file__).parent / "report.css").read_text("utf-8")
-    return environment.get_template("report.html.j2").render(css=Markup(css), **page)
+    return fill(Path(__file__).parent / "report.html.j2", page, filters)
 
 
 def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -91,18 +92,24 @@ def over_seeds(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
 
 def kendall(learned: Mapping[str, Any]) -> dict[str, float]:
     """Kendall's tau by pair of modalities, mean over coordinates."""
-    names = learned.get("modalities", [])
-    value = learned.get("kendall_tau")
+    return by_pair(learned.get("kendall_tau"), learned.get("modalities", []))
+
+
+def by_pair(value: Any, names: Sequence[str]) -> dict[str, float]:
+    """Split a number of the copula by pair of modalities, mean over coordinates.
+
+    Args:
+        value: One number, or a matrix of the modalities; perhaps one for each coordinate.
+        names: The modalities.
+    """
     if value is None or len(names) < 2:
         return {}
-    tau = np.asarray(value, float)
-    result = {}
-    for a in range(len(names)):
-        for b in range(a + 1, len(names)):
-            matrix = tau.ndim >= 2 and tau.shape[-2:] == (len(names),) * 2
-            own = tau[..., a, b] if matrix else tau
-            result[f"{names[a]} and {names[b]}"] = float(own.mean())
-    return result
+    array = np.asarray(value, float)
+    matrix = array.ndim >= 2 and array.shape[-2:] == (len(names),) * 2
+    return {
+        f"{names[a]} and {names[b]}": float((array[..., a, b] if matrix else array).mean())
+        for a, b in combinations(range(len(names)), 2)
+    }
 
 
-__all__ = ["kendall", "over_seeds", "siblings", "understanding"]
+__all__ = ["by_pair", "kendall", "over_seeds", "siblings", "understanding"]

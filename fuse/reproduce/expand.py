@@ -145,7 +145,9 @@ def expand(experiment: Experiment, request: Request) -> Plan:
                 skipped.append(f"{where}: {error}")
                 continue
             for task in tasks:
-                room, lacking = _room(setting, cache, cohort, task, modalities, request)
+                room, lacking = _room(
+                    setting, cache, cohort, task, modalities, request, experiment.of_copula
+                )
                 skipped += [f"{where}, {task}: {text}" for text in lacking]
                 if room is not None:
                     rooms.append(room)
@@ -231,17 +233,21 @@ def _room(
     task: str,
     modalities: tuple[str, ...],
     request: Request,
+    of_copula: bool,
 ) -> tuple[Room | None, list[str]]:
     """Configure every line; return what cannot be configured with its reason."""
     base = {**request.options, "task": task, "cohort": request.cohort, "modalities": modalities}
     base |= {"rows": setting.rows, "drop": setting.drop, **setting.options}
     entries: list[Entry] = []
     lacking: list[str] = []
-    for line in _lines(setting, modalities, request.methods):
+    for line in _lines(setting, modalities, request.methods, compared=not of_copula):
         if any(line.key == entry.line.key for entry in entries):
             continue
         if (name := str(line.options["model"])) not in MODELS and ":" not in name:
             lacking.append(f"{line.title} is left out: there is no method {name!r} here.")
+            continue
+        if of_copula and line.options["model"] != "cm2":
+            lacking.append(f"{line.title} is left out: it has no copula to look at.")
             continue
         try:
             tries = _tries(line, base, request)
@@ -253,7 +259,7 @@ def _room(
     keys = [entry.line.key for entry in entries]
     cm2 = next((i for i, entry in enumerate(entries) if entry.line.cm2), None)
     baselines = {} if cm2 is None else {entries[cm2].line.title: cm2}
-    for key in (f"alone:{_names(modalities)[0]}", "concat"):
+    for key in (f"alone:{names_of(modalities)[0]}", "concat"):
         if key in keys:
             baselines[entries[keys.index(key)].line.title] = keys.index(key)
     if not entries:
@@ -261,7 +267,9 @@ def _room(
     return Room(setting, cache, cohort.info, task, modalities, tuple(entries), baselines), lacking
 
 
-def _lines(setting: Setting, modalities: tuple[str, ...], asked: tuple[str, ...]) -> Iterator[Line]:
+def _lines(
+    setting: Setting, modalities: tuple[str, ...], asked: tuple[str, ...], compared: bool
+) -> Iterator[Line]:
     """Yield the lines asked for, and those that every line is compared with."""
     own = {line.key: line for line in setting.lines}
     for text in asked or tuple(own):
@@ -271,6 +279,8 @@ def _lines(setting: Setting, modalities: tuple[str, ...], asked: tuple[str, ...]
                 yield from (_alone(part, modalities, setting) for part in modalities)
             else:
                 yield line
+    if not compared:
+        return
     if len(modalities) > 1:
         yield _alone(modalities[0], modalities, setting)
         yield method("concat")
@@ -297,14 +307,15 @@ def _tries(line: Line, base: Options, request: Request) -> tuple[FuseConfig, ...
         options["options"] = {**options.get("options", {}), "series": base["series_encoder"]}
     options = {name: value for name, value in options.items() if name not in idle}
     options |= {name: value for name, value in line.options.items() if name != "preset"}
-    read = _names(options["modalities"])
+    read = names_of(options["modalities"])
     options["drop"] = tuple(text for text in options["drop"] if Drop.parse(text).name in read)
     tuned = [axis for axis in request.tune if axis.name not in (*idle, *line.options)]
     return settings(options, tuned, request.tries)
 
 
-def _names(modalities: Sequence[str]) -> tuple[str, ...]:
+def names_of(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Names of modalities given as NAME or NAME@SPACE."""
     return tuple(text.partition("@")[0] for text in modalities)
 
 
-__all__ = ["OF_CM2", "Entry", "Plan", "Request", "Room", "expand", "parse_method"]
+__all__ = ["OF_CM2", "Entry", "Plan", "Request", "Room", "expand", "names_of", "parse_method"]

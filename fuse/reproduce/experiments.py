@@ -6,7 +6,7 @@ The lines of a setting differ in one factor from the line that is the paper's CM
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Options = Mapping[str, Any]
@@ -67,6 +67,8 @@ class Experiment:
         tasks: Tasks of the paper.
         sources: Where its numbers stand in paper.csv, first things first.
         says: What to know before reading it.
+        figure: What is drawn beside the numbers: `values` by K; or, of the copula alone, its
+            `densities` by family, its `course` over epochs or its density at some `epochs`.
     """
 
     name: str
@@ -75,6 +77,12 @@ class Experiment:
     tasks: tuple[str, ...] = ("ihm", "readm")
     sources: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+    figure: Literal["", "values", "densities", "course", "epochs"] = ""
+
+    @property
+    def of_copula(self) -> bool:
+        """Whether only the copula is looked at: nothing is compared, no test stay is read."""
+        return self.figure in ("densities", "course", "epochs")
 
 
 TITLES = {
@@ -142,6 +150,7 @@ _COPULAS = tuple(
 _COPULAS_DRAWN = tuple(
     Line(one.key, one.title, {**one.options, "impute": "marginal"}, one.cm2) for one in _COPULAS
 )
+_GUMBEL = Setting("matched", "matched", (replace(_COPULAS[0], cm2=True),), FILMS)
 _MIXTURES = tuple(variant(f"K={K}", f"CM2, K = {K}", cm2=K == 3, K=K) for K in range(1, 7))
 
 EXPERIMENTS = {
@@ -287,10 +296,32 @@ EXPERIMENTS = {
             ),
         ),
         Experiment(
+            "figure2",
+            "Fitted copula densities",
+            (Setting("matched", "matched", _COPULAS, FILMS),),
+            says=(FROZEN, "The paper shows the densities and prints no numbers."),
+            figure="densities",
+        ),
+        Experiment(
+            "figure3",
+            "Dependence over epochs",
+            (_GUMBEL,),
+            says=(FROZEN, "The paper prints the last epoch of its figure."),
+            figure="course",
+        ),
+        Experiment(
+            "figure4",
+            "Copula density over epochs",
+            (_GUMBEL,),
+            says=(FROZEN, "The paper shows epochs 5, 50 and 100; here the nearest that there are."),
+            figure="epochs",
+        ),
+        Experiment(
             "figure5",
             "The number of mixture components",
             (Setting("matched", "matched", _MIXTURES, FILMS),),
             says=(FROZEN, "The paper shows curves and prints no numbers."),
+            figure="values",
         ),
     )
 }

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from .expand import Room
+from .expand import Room, names_of
 from .experiments import Experiment
 from .judge import METRICS, Verdict, judge
-from .paper import printed
+from .paper import Printed, printed
 from .train import Trained
 
 FROZEN = ("cxr", "report", "note")
@@ -49,6 +49,45 @@ def rows_of(
     return rows
 
 
+def about(experiment: Experiment, room: Room, line: Trained) -> Row:
+    """What every row of a line tells, see `rows_of`: where it belongs, and how it was trained."""
+    members = [] if line.group is None else line.group.members
+    return {
+        "experiment": experiment.name,
+        "dataset": room.dataset,
+        "release": str(room.info.get("release") or ""),
+        "task": room.task,
+        "setting": room.setting.title,
+        "modalities": "+".join(names_of(room.modalities)),
+        "key": line.entry.line.key,
+        "method": line.entry.line.title,
+        "seeds": len(members),
+        "tries": len(line.entry.tries),
+        "epochs": round(fmean(run.info["epochs"] for run in members), 1) if members else None,
+        "other_experiment": any(name in FROZEN for name in _of_paper(room)),
+        "group": "" if line.group is None else str(line.group.path),
+        "failure": line.failure,
+        "warnings": sorted({text for run in members for text in run.info["warnings"]}),
+    }
+
+
+def paper_number(
+    sources: Sequence[str], room: Room, line: Trained, task: str, metric: str
+) -> tuple[Printed, str] | None:
+    """The paper's number of a line and its table; None where there is none for these inputs."""
+    if names_of(room.modalities) != _of_paper(room):
+        return None
+    setting = room.setting
+    place = (room.dataset, setting.rows, setting.encoders, line.entry.line.key, task)
+    return printed(sources, *place, metric)
+
+
+def _of_paper(room: Room) -> tuple[str, ...]:
+    """Modalities that the paper reads; those of the room where it says nothing."""
+    wanted = room.setting.modalities
+    return wanted.get(room.dataset, ()) if wanted else names_of(room.modalities)
+
+
 def _row(
     experiment: Experiment,
     room: Room,
@@ -57,28 +96,12 @@ def _row(
     verdict: Verdict | None,
     baselines: tuple[str, ...],
 ) -> Row:
-    setting, key = room.setting, line.entry.line.key
-    place = (room.dataset, setting.rows, setting.encoders, key, room.task)
-    named = room.modalities if not setting.modalities else setting.modalities.get(room.dataset, ())
-    same_inputs = tuple(text.partition("@")[0] for text in room.modalities) == named
-    found = printed(experiment.sources, *place, metric) if same_inputs else None
-    tested = printed(("table11",), *place, f"{metric}_p") if same_inputs else None
-    members = [] if line.group is None else line.group.members
-    row: Row = {
-        "experiment": experiment.name,
-        "dataset": room.dataset,
-        "release": str(room.info.get("release") or ""),
-        "task": room.task,
-        "setting": setting.title,
-        "modalities": "+".join(text.partition("@")[0] for text in room.modalities),
-        "key": key,
-        "method": line.entry.line.title,
+    found = paper_number(experiment.sources, room, line, room.task, metric)
+    tested = paper_number(("table11",), room, line, room.task, f"{metric}_p")
+    row = about(experiment, room, line) | {
         "metric": metric,
         "n": None if verdict is None else verdict.n,
         "positives": None if verdict is None else verdict.positives,
-        "seeds": len(members),
-        "tries": len(line.entry.tries),
-        "epochs": round(fmean(run.info["epochs"] for run in members), 1) if members else None,
         **{
             name: None if verdict is None else verdict.value.get(name)
             for name in ("value", "low", "high", "sd")
@@ -88,16 +111,12 @@ def _row(
         "paper_high": None if found is None else found[0].high,
         "paper_p": None if tested is None else tested[0].value,
         "source": "" if found is None else found[1],
-        "other_experiment": any(name in FROZEN for name in named),
         "comparisons": 0 if verdict is None else verdict.comparisons,
         "replicates": 0 if verdict is None else verdict.replicates,
-        "group": "" if line.group is None else str(line.group.path),
-        "failure": line.failure,
-        "warnings": sorted({text for run in members for text in run.info["warnings"]}),
     }
     for title in baselines:
         row[f"against {title}"] = None if verdict is None else verdict.against.get(title)
     return row
 
 
-__all__ = ["Row", "rows_of"]
+__all__ = ["Row", "about", "paper_number", "rows_of"]

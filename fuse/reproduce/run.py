@@ -9,6 +9,8 @@ from ...cache import atomic
 from ...errors import ConfigError
 from ...progress import Progress, Stop, silent
 from ..config import unknown
+from ..evaluation.page import write as write_page
+from .dependence import rows_of_copula
 from .expand import Plan, Request, expand
 from .experiments import EXPERIMENTS
 from .methods import methods_experiment
@@ -74,13 +76,17 @@ def reproduce(
     rows = []
     with progress("judging", len(planned.rooms), "tables") as advance:
         for room, lines in zip(planned.rooms, trained, strict=True):
-            rows.append(tuple(rows_of(planned.experiment, room, lines, replicates)))
+            if planned.experiment.of_copula:
+                found = rows_of_copula(planned.experiment, room, lines)
+            else:
+                found = rows_of(planned.experiment, room, lines, replicates)
+            rows.append(tuple(found))
             advance(1)
     return Result(planned, request, tuple(seeds), tuple(rows))
 
 
 def write(result: Result, folder: Path) -> list[Path]:
-    """Write the tables as Markdown and CSV.
+    """Write the tables as Markdown and CSV, and a figure as a page of HTML.
 
     Args:
         result: The experiment.
@@ -92,6 +98,10 @@ def write(result: Result, folder: Path) -> list[Path]:
         path = folder / f"{result.plan.experiment.name}.{layout}"
         atomic.write_bytes(path, (as_text(result, layout) + "\n").encode())
         paths.append(path)
+    if result.plan.experiment.figure:
+        from .picture import page  # matplotlib is slow to import
+
+        paths.append(write_page(page(result), folder / f"{result.plan.experiment.name}.html"))
     return paths
 
 

@@ -25,6 +25,12 @@ from .expand import Plan, Request, Room
 from .rows import Row
 
 AGAINST = "against "
+_SEEDS = (
+    "Means over seeds, Student's 95 % intervals over them: luck in training, not in patients. n "
+    "and positives: training stays, of held-out densities validation stays."
+)
+Table = tuple[list[str], list[list[Any]]]
+_SHOWN_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,11 @@ def as_text(result: Result, layout: str = "table") -> str:
     parts = ["\n".join(comment + line for line in _listed(head(result), layout))]
     for room, rows in zip(result.plan.rooms, result.rows, strict=True):
         title = f"### {room.title}" if layout == "md" else comment + room.title
-        parts += [title, _table(result.plan, rows, layout)]
+        shown = copula_table if result.plan.experiment.of_copula else score_table
+        parts += [title, _laid_out(*shown(result.plan, rows), layout)]
         notes = footnotes(rows)
         parts.append("\n".join(comment + note for note in notes))
-    if len(result.rows) > 1 and layout != "latex":
+    if len(result.rows) > 1 and layout != "latex" and not result.plan.experiment.of_copula:
         title = "side by side: AUROC, in brackets the paper's"
         parts += [f"### {title}" if layout == "md" else title, side_by_side(result, layout)]
     return "\n\n".join(parts)
@@ -136,11 +143,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     judged = next((row for row in rows if row["value"] is not None), None)
     if judged is None:
         return ["Nothing was trained."]
-    notes = [
-        "Differences: line minus baseline on the test stays of both. 95 % intervals and p: paired "
-        f"bootstrap, patients resampled {judged['replicates']:,} times, seeds averaged inside each "
-        f"resample; p after Holm over {judged['comparisons']} comparisons with one baseline."
-    ]
+    notes = [_SEEDS if "quantity" in judged else _resampled(judged)]
     if any(row["paper"] is not None and row["other_experiment"] for row in rows):
         notes.append("≠: the paper trains an encoder that is frozen here; another experiment.")
     notes += sorted({f"warning: {text}" for row in rows for text in row["warnings"]})
@@ -148,7 +151,16 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _table(plan: Plan, rows: Sequence[Row], layout: str) -> str:
+def _resampled(row: Row) -> str:
+    return (
+        "Differences: line minus baseline on the test stays of both. 95 % intervals and p: paired "
+        f"bootstrap, patients resampled {row['replicates']:,} times, seeds averaged inside each "
+        f"resample; p after Holm over {row['comparisons']} comparisons with one baseline."
+    )
+
+
+def score_table(plan: Plan, rows: Sequence[Row]) -> Table:
+    """Header and cells of a room: values, the paper's, and differences from every baseline."""
     baselines = [name for name in rows[0] if name.startswith(AGAINST)]
     paper = any(row["paper"] is not None for row in rows)
     tests = plan.experiment.name == "table11"
@@ -179,6 +191,26 @@ def _table(plan: Plan, rows: Sequence[Row], layout: str) -> str:
                 "" if row["paper_p"] is None else f"{row['paper_p']:.3g}",
             ]
         cells.append(line)
+    return header, cells
+
+
+def copula_table(plan: Plan, rows: Sequence[Row]) -> Table:
+    """Header and cells of what copulas learned; of the epochs only some, which CSV holds all of."""
+    header = ["method", "epoch", "quantity", "pair", "n", "positives", "seeds", "value", "paper"]
+    cells = [
+        [
+            *(row[name] for name in ("method", "epoch", "quantity", "pair", "n", "positives")),
+            row["seeds"],
+            _value(row),
+            "" if row["paper"] is None else f"{row['paper']:.3f}{_mark(row)}",
+        ]
+        for row in rows
+        if isinstance(row["epoch"], str) or row["epoch"] in _SHOWN_EPOCHS
+    ]
+    return header, cells
+
+
+def _laid_out(header: Sequence[str], cells: Sequence[Sequence[Any]], layout: str) -> str:
     if layout == "md":
         return markdown_table(header, cells)
     return latex_table(header, cells) if layout == "latex" else table(header, cells)
@@ -194,8 +226,11 @@ def _value(row: Row) -> str:
 def _printed(row: Row) -> str:
     if row["paper"] is None:
         return ""
-    mark = " ≠" if row["other_experiment"] else ""
-    return span(row["paper"], row["paper_low"], row["paper_high"]) + mark
+    return span(row["paper"], row["paper_low"], row["paper_high"]) + _mark(row)
+
+
+def _mark(row: Row) -> str:
+    return " ≠" if row["other_experiment"] else ""
 
 
 def _short(row: Row) -> str:
@@ -233,4 +268,13 @@ def _listed(lines: Sequence[str], layout: str) -> list[str]:
     return [f"## {lines[0]}", "", *(f"* {line}" for line in lines[1:])]
 
 
-__all__ = ["Result", "as_text", "flat", "footnotes", "head", "side_by_side"]
+__all__ = [
+    "Result",
+    "as_text",
+    "copula_table",
+    "flat",
+    "footnotes",
+    "head",
+    "score_table",
+    "side_by_side",
+]

@@ -58,6 +58,8 @@ def train(
 ) -> list[list[Trained]]:
     """Train every line of every room, and predict the test stays of the chosen ones once.
 
+    Where only the copula is looked at, no test stay is.
+
     Runs are trained by processes of one thread each, whichever line they belong to: first every
     try with the first seed, then what validation chose with the others.
 
@@ -92,10 +94,13 @@ def train(
             )
         result: list[list[Trained]] = [[] for _ in plan.rooms]
         places = [r for r, room in enumerate(plan.rooms) for _ in room.entries]
-        with progress("predicting test stays", len(entries), "lines") as advance:
+        judged = not plan.experiment.of_copula
+        doing = "predicting test stays" if judged else "reading copulas"
+        with progress(doing, len(entries), "lines") as advance:
             for i, (room, entry) in enumerate(entries):
                 stop.check("every run is stored")
-                result[places[i]].append(_grouped(entry, room, chosen[i], seeds, device, pool))
+                line = _grouped(entry, room, chosen[i], seeds, device, pool, judged)
+                result[places[i]].append(line)
                 advance(1)
     return result
 
@@ -115,7 +120,13 @@ def _chosen(entry: Entry, room: Room, seed: int, pool: Pool) -> FuseConfig:
 
 
 def _grouped(
-    entry: Entry, room: Room, chosen: FuseConfig, seeds: Sequence[int], device: str, pool: Pool
+    entry: Entry,
+    room: Room,
+    chosen: FuseConfig,
+    seeds: Sequence[int],
+    device: str,
+    pool: Pool,
+    judged: bool,
 ) -> Trained:
     from ..training.groups import fuse_group
 
@@ -123,7 +134,7 @@ def _grouped(
         for config in _with([chosen], seeds):
             pool.require(config, room.cache)
         group = fuse_group(chosen, room.cache, seeds, device=device)
-        for run in group.members:
+        for run in group.members if judged else ():
             predict_test(run, room.cache)
     except Interrupted:
         raise

@@ -6,11 +6,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from ...cache import atomic
 from ...errors import DataError
+from ..evaluation.page import fill, write
 from .book import SweepDir
 from .index import ranking, rows
 from .plots import Point, by_option, heat_map, parallel
@@ -32,20 +31,7 @@ def write_report(sweep: SweepDir, out: Path) -> Path:
     Raises:
         DataError: No setting is complete yet.
     """
-    page = content(sweep)
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = (folder.parent / "evaluation" / "report.css").read_text("utf-8")
-    text = environment.get_template("sweep.html.j2").render(css=Markup(css), **page)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(out, text.encode())
-    return out
+    return write(fill(Path(__file__).parent / "sweep.html.j2", content(sweep)), out)
 
 
 def content(sweep: SweepDir) -> dict[str, Any]:

@@ -1,85 +1,26 @@
-"""Data from a known joint distribution, 30 % of it missing: what is learned is what was true.
-
-Copula arguments come from numpy and scipy (frailties, elliptical vectors), and the inverse
-Rosenblatt transform is written out anew, so that no function under test draws the data.
-"""
+"""Data from a known joint distribution, 30 % of it missing: what is learned is what was true."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from scipy import special, stats
 from torch import Tensor
 
 from cm2.fuse.copula import COPULAS
 from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.marginals import MixtureMarginal
+from cm2.fuse.known_joint import FAMILIES, MEANS, STDS, WEIGHTS, joint_draws
 from cm2.fuse.models.alignment import start_mixture
 
-Array = NDArray[np.float64]
 D, K, STAYS, TAU = 2, 2, 2000, 0.45
-WEIGHTS = np.array([0.35, 0.65])
-MEANS = np.array([[-1.5, 1.0], [1.5, -0.5]])
-STDS = np.array([[0.5, 0.8], [0.7, 0.4]])
-DEPENDENT = ("clayton", "frank", "gumbel", "gaussian", "student")
-FRANK = 4.875  # Kendall's tau 0.45, by its Debye function
-DEGREES = 5
-
-
-def copula_draws(family: str, n: int, M: int, random: np.random.Generator) -> Array:
-    """Uniform numbers (n, M) with Kendall's tau TAU for every pair."""
-    E = random.exponential(size=(n, M))
-    if family == "clayton":
-        theta = 2 * TAU / (1 - TAU)
-        u = (1 + E / random.gamma(1 / theta, size=(n, 1))) ** (-1 / theta)
-    elif family == "frank":
-        p = -np.expm1(-FRANK)
-        V = stats.logser.rvs(p, size=(n, 1), random_state=random)
-        u = -np.log1p(-p * np.exp(-E / V)) / FRANK
-    elif family == "gumbel":
-        a = 1 - TAU
-        angle, W = np.pi * random.random((n, 1)), random.exponential(size=(n, 1))
-        V = np.sin(a * angle) / np.sin(angle) ** (1 / a)
-        V *= (np.sin((1 - a) * angle) / W) ** ((1 - a) / a)
-        u = np.exp(-((E / V) ** a))
-    elif family == "independence":
-        u = random.random((n, M))
-    else:
-        rho = np.sin(np.pi * TAU / 2)
-        R = np.full((M, M), rho) + (1 - rho) * np.eye(M)
-        z = random.multivariate_normal(np.zeros(M), R, size=n)
-        if family == "student":
-            t = z / np.sqrt(random.chisquare(DEGREES, size=(n, 1)) / DEGREES)
-            u = stats.t.cdf(t, DEGREES)
-        else:
-            u = special.ndtr(z)
-    return np.asarray(u)
-
-
-def mixture_draws(u: Array) -> Array:
-    """Values (n, D) of the mixture whose Rosenblatt transform is u, by bisection."""
-    x = np.empty_like(u)
-    weights = np.broadcast_to(WEIGHTS, (len(u), K))
-    for d in range(D):
-        low, high = np.full(len(u), -20.0), np.full(len(u), 20.0)
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = special.ndtr((middle[:, None] - MEANS[:, d]) / STDS[:, d])
-            under = (weights * below).sum(1) < u[:, d]
-            low, high = np.where(under, middle, low), np.where(under, high, middle)
-        x[:, d] = (low + high) / 2
-        weights = weights * stats.norm.pdf(x[:, d : d + 1], MEANS[:, d], STDS[:, d])
-        weights /= weights.sum(1, keepdims=True)
-    return x
+DEPENDENT = tuple(family for family in FAMILIES if family != "independence")
 
 
 def stays(family: str, M: int, seed: int, missing: float = 0.3) -> tuple[Tensor, Tensor]:
     """Values (N, M, D) and availability (N, M) with at least one modality."""
     random = np.random.default_rng(seed)
-    u = np.stack([copula_draws(family, STAYS, M, random) for _ in range(D)], -1)  # (N, M, D)
-    w = np.stack([mixture_draws(u[:, m]) for m in range(M)], 1)
+    w = joint_draws(family, STAYS, M, TAU, random)
     available = random.random((STAYS, M)) >= missing
     available[~available.any(1), 0] = True
     w[~available] = 1e6  # never read

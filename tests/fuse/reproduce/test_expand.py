@@ -55,6 +55,14 @@ def test_cm2_and_concat_and_one_modality_alone_are_always_there(iv: Path, asking
     assert list(room.baselines.values()) == [3, 1, 2]
 
 
+def test_a_figure_of_the_copula_trains_no_line_without_one(iv: Path, asking: Asking) -> None:
+    found = plan("figure2", asking(iv, methods=("gumbel", "concat", "cm2+copula=clayton")))
+    (room,) = found.rooms
+    assert keys(room) == ["gumbel", "cm2+copula=clayton"]
+    assert {entry.tries[0].copula for entry in room.entries} == {"gumbel", "clayton"}
+    assert any("concat is left out: it has no copula" in text for text in found.skipped)
+
+
 def test_a_table_that_needs_what_the_cache_lacks_is_named_and_not_filled(
     iii: Path, iv: Path, asking: Asking
 ) -> None:
@@ -167,7 +175,8 @@ def test_what_cannot_be_meant_is_said(
 
 def test_the_names_are_the_tables_and_figures_of_the_contract() -> None:
     assert {"table2", "table3", "table4", "table5", "table6", "table7"} < set(NAMES)
-    assert {"table9", "table10", "table11", "figure5", "methods"} < set(NAMES)
+    assert {"table9", "table10", "table11", "methods"} < set(NAMES)
+    assert {"figure2", "figure3", "figure4", "figure5"} < set(NAMES)
 
 
 def test_a_preset_of_a_method_is_a_line_of_its_own(iv: Path, asking: Asking) -> None:

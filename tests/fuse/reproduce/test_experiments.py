@@ -74,6 +74,7 @@ def test_every_number_of_a_table_is_beside_a_line() -> None:
         ("table4", {"align"}),
         ("table5", {"align", "impute", "fusion"}),
         ("table6", {"copula"}),
+        ("figure2", {"copula"}),
         ("figure5", {"K"}),
     ],
 )
