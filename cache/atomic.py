@@ -67,30 +67,49 @@ def write_bytes(path: Path, data: bytes | memoryview) -> str:
         ConfigError: The path cannot name a file.
     """
     view = memoryview(data).cast("B")
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        _make_folder(path.parent)
-        step_hook("write")
+
+    def fill(temporary: Path) -> None:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             rest = view
             while rest:
                 rest = rest[os.write(handle, rest) :]
-            step_hook("fsync")
-            os.fsync(handle)
         finally:
             os.close(handle)
+
+    write_file(path, fill, view.nbytes)
+    return hash_bytes(view)
+
+
+def write_file(path: Path, fill: Callable[[Path], None], needed: int) -> None:
+    """Have a file written whole or not at all, replacing what was there.
+
+    Args:
+        path: Final name; missing folders are made.
+        fill: Writes the file under the name it is given.
+        needed: Size in bytes, for the message.
+
+    Raises:
+        ResourceError: Disk full, quota, file size limit, no permission; nothing is left behind.
+        ConfigError: The path cannot name a file.
+    """
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        _make_folder(path.parent)
+        step_hook("write")
+        fill(temporary)
+        step_hook("fsync")
+        _sync(temporary)
         step_hook("replace")
         temporary.replace(path)
         step_hook("sync-folder")
         _sync_folder(path.parent)
     except OSError as error:
         _discard(temporary)
-        raise _explained(error, path, view.nbytes) from error
+        raise _explained(error, path, needed) from error
     except BaseException:
         _discard(temporary)
         raise
-    return hash_bytes(view)
 
 
 def write_if_changed(path: Path, data: bytes) -> str:
@@ -279,6 +298,14 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 from . import atomic
+from .blocks import StayBlocks
 from .labelled import task_columns
 from .stays import Cohort
-from .view import ModalityView, view
 
 UNKNOWN = -1
 _RESERVED = ("stay_id", "subject_id", "split", "available", "labels")
@@ -66,10 +66,11 @@ def export_arrays(
                 f"once, and none called {', '.join(_RESERVED)}."
             )
     views = [
-        view(cache, opened, name, text.partition("@")[2] or None)
+        StayBlocks(cache, opened, name, text.partition("@")[2] or None)
         for name, text in zip(names, modalities or opened.modalities, strict=True)
     ]
-    atomic.write_bytes(out, _image(opened, views))
+    needed = sum(4 * prod(part.shape) for part in views)
+    atomic.write_file(out, lambda path: _write(path, opened, views), needed)
 
 
 def export_labels(cache: Path, out: Path, cohort: str = "default", *, force: bool = False) -> int:
@@ -147,25 +148,20 @@ def _prediction_times(cohort: Cohort) -> list[object]:
     return [None if t is None else t + after for t in cohort.stays["intime"].to_pylist()]
 
 
-def _image(cohort: Cohort, views: Sequence[ModalityView]) -> bytes:
-    # A random name, as HDF5 takes two in-memory files of one name for the same; the version, as
-    # older layouts hold no more than 64 kB of column names.
-    with h5py.File(
-        uuid.uuid4().hex, "w", driver="core", backing_store=False, libver=("v108", "v110")
-    ) as file:
+def _write(path: Path, cohort: Cohort, views: Sequence[StayBlocks]) -> None:
+    # This version, as older layouts hold no more than 64 kB of column names.
+    with h5py.File(path, "x", libver=("v108", "v110")) as file:
         for name in ("stay_id", "subject_id", "split"):
             _put(file, name, _ids(cohort.stays[name]))
         available = _put(file, "available", np.stack([part.has for part in views], axis=1))
         _texts(available, "modalities", [part.name for part in views])
         for part in views:
             group = file.create_group(part.name)
-            _put(group, "values", part.values)
-            _put(group, "mask", part.mask)
-            _put(group, "length", part.mask.sum(axis=1, dtype=np.int32))
-            group.attrs["view"] = part.view
-            group.attrs["space"] = part.space
-            if part.columns:
-                _texts(group, "columns", part.columns)
+            _put_blocks(group, part)
+            group.attrs["view"] = part.space.view
+            group.attrs["space"] = part.space.id
+            if part.space.columns:
+                _texts(group, "columns", part.space.columns)
         labels = file.create_group("labels")
         for task in cohort.tasks:
             for column in task_columns(cohort.stays.column_names, task):
@@ -177,9 +173,18 @@ def _image(cohort: Cohort, views: Sequence[ModalityView]) -> bytes:
         file.attrs["format"] = "cm2.export"
         file.attrs["cohort"] = cohort.name
         file.attrs["dataset"] = str(cohort.info.get("dataset", ""))
-        file.flush()
-        image: bytes = file.id.get_file_image()
-        return image
+
+
+def _put_blocks(group: h5py.Group, part: StayBlocks) -> None:
+    n, length, _ = part.shape
+    values = group.create_dataset("values", part.shape, np.float32, track_times=False)
+    mask = group.create_dataset("mask", (n, length), bool, track_times=False)
+    lengths = group.create_dataset("length", (n,), np.int32, track_times=False)
+    start = 0
+    for some, marks in part:
+        rows = slice(start, start + len(some))
+        values[rows], mask[rows], lengths[rows] = some, marks, marks.sum(axis=1)
+        start += len(some)
 
 
 def _put(group: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:

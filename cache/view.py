@@ -70,11 +70,7 @@ def view(cache: Path, cohort: Cohort, modality: str, space_id: str | None = None
         IntegrityError: A file was altered, or a complete store lacks a linked item.
     """
     store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
-    if store.space.view in FILM_VIEWS:
-        raise ConfigError(
-            f"{store.path} holds {store.space.view}, which are read image by image and never as "
-            f"one array. Extract vectors too, or train on them with --mode stream."
-        )
+    refuse_films(store)
     return _view(cache, cohort, store, numbers=False)
 
 
@@ -92,17 +88,17 @@ def _view(cache: Path, cohort: Cohort, store: Store, *, numbers: bool) -> Modali
     modality = store.space.modality
     links = cohort.links(modality)
     linked: list[list[str]] = [items or [] for items in links.table["items"].to_pylist()]
-    present = _present(store, linked, extract_again(cache, modality, cohort.name))
+    present = present_items(store, linked, extract_again(cache, modality, cohort.name))
     distinct = sorted({item for items in present for item in items})
     if numbers:
         mask = _parts(store, distinct)
         parts = mask.shape[1]
         values = parts * store.rows(distinct)[:, None, None] + np.arange(parts)[:, None]
     else:
-        values, mask = _items(store, distinct)
+        values, mask = items_of(store, distinct)
     place = {item: row for row, item in enumerate(distinct)}
     places = [[place[i] for i in items] for items in present]
-    stacked, marks = _stack(places, values, mask, store)
+    stacked, marks = stack(places, values, mask, store)
     until = store.space.parts.get("until_hours", links.rules.get("until_hours"))
     hours = store.hours(distinct)
     return ModalityView(
@@ -138,7 +134,8 @@ def _time(
     return out
 
 
-def _present(store: Store, linked: list[list[str]], remedy: str) -> list[list[str]]:
+def present_items(store: Store, linked: list[list[str]], remedy: str) -> list[list[str]]:
+    """Items of each stay that the store holds; see `view`."""
     rejected = set(store.rejects["item_id"].to_pylist())
     absent = {i for items in linked for i in items if not store.holds(i) and i not in rejected}
     if absent and store.manifest["state"] == "complete":
@@ -156,7 +153,7 @@ def _present(store: Store, linked: list[list[str]], remedy: str) -> list[list[st
     return [[item for item in items if store.holds(item)] for items in linked]
 
 
-def _items(store: Store, distinct: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def items_of(store: Store, distinct: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Values [n, L, D] float32 and mask [n, L] of these items."""
     arrays = store.read(distinct)
     if not arrays:  # every item of the store was rejected
@@ -175,15 +172,30 @@ def _parts(store: Store, distinct: list[str]) -> np.ndarray:
     return store.read(distinct)["mask"]
 
 
-def _stack(
-    places: list[list[int]], values: np.ndarray, mask: np.ndarray, store: Store
+def stack(
+    places: list[list[int]],
+    values: np.ndarray,
+    mask: np.ndarray,
+    store: Store,
+    length: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Put the items of each stay one after the other; see `view`.
+
+    Args:
+        places: For each of n stays the rows of its items.
+        values: [items, width, D].
+        mask: [items, width].
+        store: The store they are from.
+        length: Length of a stay; what the longest needs by default.
+
+    Returns:
+        [n, L, D] and [n, L] bool.
+    """
     width = values.shape[1]
-    steps = np.full(len(mask), width)
-    if store.space.view == "series" and len(mask):
-        steps = width - np.argmax(mask[:, ::-1], axis=1)  # up to the last real step
-    longest = max((int(steps[rows[:-1]].sum()) + width for rows in places if rows), default=width)
-    out = np.zeros((len(places), longest, values.shape[2]), dtype=values.dtype)
+    steps = steps_of(store, mask)
+    if length is None:
+        length = max((needed(steps[rows], width) for rows in places), default=width)
+    out = np.zeros((len(places), length, values.shape[2]), dtype=values.dtype)
     marks = np.zeros(out.shape[:2], dtype=bool)
     rows = np.array([r for r, items in enumerate(places) if len(items) == 1], dtype=np.int64)
     single = np.array([places[r][0] for r in rows], dtype=np.int64)
@@ -196,3 +208,26 @@ def _stack(
             marks[row, begin : begin + width] = mask[item]
             begin += steps[item]
     return out, marks
+
+
+def steps_of(store: Store, mask: np.ndarray) -> np.ndarray:
+    """Steps that each item takes where another one follows, [n], from its mask [n, width]."""
+    width = mask.shape[1]
+    if store.space.view == "series" and len(mask):
+        steps: np.ndarray = width - np.argmax(mask[:, ::-1], axis=1)  # up to the last real step
+        return steps
+    return np.full(len(mask), width)
+
+
+def needed(steps: np.ndarray, width: int) -> int:
+    """Length of a stay whose items take so many steps; the last one keeps its padding."""
+    return int(steps[:-1].sum()) + width
+
+
+def refuse_films(store: Store) -> None:
+    """Raise ConfigError where a store holds what is no array."""
+    if store.space.view in FILM_VIEWS:
+        raise ConfigError(
+            f"{store.path} holds {store.space.view}, which are read image by image and never as "
+            f"one array. Extract vectors too, or train on them with --mode stream."
+        )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import datetime
+import tracemalloc
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -11,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cm2.cache import atomic
+from cm2.cache import atomic, blocks, reader
+from cm2.cache.blocks import StayBlocks
 from cm2.cache.cohort import Cohort, view, write_cohort, write_labels, write_links
 from cm2.cache.export import export_arrays, export_labels
 from cm2.cache.store import EncodedShard, Space, StoreWriter
@@ -75,6 +78,71 @@ def test_every_array_is_that_of_the_cache(cache: Path, tmp_path: Path) -> None:
         assert file["labels/y_ihm"][:].tolist() == [0, 1] * 4
         assert file["labels/y_aki"][:].tolist() == [1] + [-1] * 7
         assert file["labels/in_aki"][:].tolist() == [True] * 2 + [False] * 6
+
+
+@pytest.mark.parametrize("kind", ["series", "vector"])
+def test_blocks_of_stays_are_those_of_the_whole_view(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["series", "vector"]
+) -> None:
+    draw = np.random.default_rng(0)
+    writer = StoreWriter(cache, Space("own", kind, {}, ("a", "b")), {})
+    ids = [f"i{row}" for row in range(12)]
+    for number, length in enumerate((2, 5, 3)):  # shards of their own lengths
+        mine = ids[number::3]
+        mask = np.arange(length) < draw.integers(1, length + 1, len(mine))[:, None]
+        values = draw.normal(size=(len(mine), length, 2)).astype(np.float32) * mask[..., None]
+        shard = EncodedShard(mine, ["h"] * 4, {"values": values, "mask": mask}, {}, [])
+        writer.commit(f"{number}" * 12, shard, dict.fromkeys(mine, "s"))
+    writer.finish(complete=True)
+    items = [["i0"], [], ["i1", "i2", "i3"], ["i3"], ["i4", "i5"], ["i6"], [], ["i9", "i11"]]
+    stays = Cohort.open(cache).stays["stay_id"]
+    reasons = [None if i else "none" for i in items]
+    has = [bool(i) for i in items]
+    table = pa.table({"stay_id": stays, "items": items, "has": has, "why_no": reasons})
+    write_links(cache, "default", "own", table, {})
+    cohort = Cohort.open(cache)
+    whole = view(cache, cohort, "own")
+    for size in (1, 3, 100):
+        monkeypatch.setattr(blocks, "STAYS", size)
+        parts = StayBlocks(cache, cohort, "own")
+        assert parts.shape == whole.values.shape
+        assert np.array_equal(parts.has, whole.has)
+        values, mask = zip(*parts, strict=True)
+        assert max(map(len, values)) == min(size, 8)
+        assert np.array_equal(np.concatenate(values), whole.values)
+        assert np.array_equal(np.concatenate(mask), whole.mask)
+
+
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, small: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, width = 256, 8192
+    cache = tmp_path / "c"
+    write_cohort(cache, "default", small.stays(count), {})
+    writer = StoreWriter(cache, Space("wide", "vector", {}, ()), {})
+    ids = [f"i{row:04d}" for row in range(count)]
+    for start in range(0, count, 16):
+        mine = ids[start : start + 16]
+        values = np.full((16, width), start, np.float32)
+        shard = EncodedShard(mine, ["h"] * 16, {"values": values}, {}, [])
+        writer.commit(f"{start:012d}", shard, dict.fromkeys(mine, "s"))
+    writer.finish(complete=True)
+    stays = small.stays(count)["stay_id"]
+    reasons = pa.nulls(count, pa.string())
+    has = [True] * count
+    table = pa.table({"stay_id": stays, "items": [[i] for i in ids], "has": has, "why_no": reasons})
+    write_links(cache, "default", "wide", table, {})
+    monkeypatch.setattr(reader, "HELD_BYTES", 1)
+    monkeypatch.setattr(blocks, "STAYS", 16)
+    tracemalloc.start()
+    export_arrays(cache, tmp_path / "x.h5")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = (tmp_path / "x.h5").stat().st_size
+    assert size > 4 * count * width
+    assert peak < 0.6 * size
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert file["wide/values"][:, 0, -1].tolist() == [row // 16 * 16 for row in range(count)]
 
 
 def test_modalities_can_be_chosen_and_text_ids_stay_text(tmp_path: Path, small: ModuleType) -> None:
