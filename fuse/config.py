@@ -412,12 +412,11 @@ def _known(model: type[BaseModel], options: Mapping[str, Any], table: str = "") 
 @cache
 def _tables(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     """Names of the fields, each with the model of its own names if it has such."""
-    found: dict[str, type[BaseModel] | None] = {}
+    found: dict[str, type[BaseModel] | None] = dict.fromkeys(model.model_fields)
     for name, field in model.model_fields.items():
         inner = field.annotation
-        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
-        # which names a method's own options have depends on the method
-        found[name] = inner if nested and inner is not Options else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not Options:
+            found[name] = inner  # which names a method's own options have depends on the method
     return found
 
 
