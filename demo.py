@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .console import metric_table
 from .progress import Progress, Stop, never, silent
+
+if TYPE_CHECKING:
+    from .extract.sources.demo_films import Sign
 
 MODALITIES = ("ehr", "cxr", "report")
 
@@ -37,6 +40,7 @@ def run_demo(
     stays: int = 400,
     seed: int = 0,
     *,
+    sign: Sign = "haze",
     data_only: bool = False,
     progress: Progress = silent,
     stop: Stop | None = None,
@@ -49,6 +53,7 @@ def run_demo(
         out: Folder for the source tree (`data`) and the cache (`cache`).
         stays: ICU stays to make up.
         seed: Seed of the data and of every run.
+        sign: How severity shows in films: as haze, or as the pattern of some patches.
         data_only: Stop after the source tree.
         progress: Where progress is shown.
         stop: Asked between shards and between epochs.
@@ -65,7 +70,7 @@ def run_demo(
 
     stop = stop or never()
     data, cache = out / "data", out / "cache"
-    write_demo(data, stays=stays, seed=seed, progress=progress)
+    write_demo(data, stays=stays, seed=seed, progress=progress, sign=sign)
     if data_only:
         return DemoResult(data)
     asked = ExtractConfig(data=data, cache=cache, modality=MODALITIES)

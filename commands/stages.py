@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,12 +35,20 @@ def demo(
     ),
     stays: Annotated[int, typer.Option(help="ICU stays in the synthetic cohort.", min=60)] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the data and of the runs.", min=0)] = 0,
+    sign: Annotated[
+        Literal["haze", "pattern"],
+        typer.Option(
+            help="How severity shows in films: as haze, or as the pattern of some patches."
+        ),
+    ] = "haze",
     data_only: Annotated[bool, typer.Option(help="Write the synthetic source tree only.")] = False,
 ) -> None:
     """Make synthetic ICU data, extract, train CM2 and two neighbours, judge, and report."""
     from ..demo import run_demo
 
-    result = run_demo(out, stays, seed, data_only=data_only, progress=bars(), stop=stopping())
+    result = run_demo(
+        out, stays, seed, sign=sign, data_only=data_only, progress=bars(), stop=stopping()
+    )
     if data_only:
         print(result.data)
         return

@@ -16,7 +16,7 @@ import polars as pl
 
 from ...errors import ConfigError
 from ...progress import Progress, silent
-from .demo_films import HEIGHT, WIDTH, Film, Study, jpeg, schedule
+from .demo_films import HEIGHT, SIGNS, WIDTH, Film, Sign, Study, jpeg, schedule
 from .demo_patients import SEVERITIES, THETA, Hospital, build_hospital
 from .demo_reports import write_report
 from .demo_tables import write_table, write_tables
@@ -51,6 +51,7 @@ class DemoTruth:
         attrition: Stays left after each rule of the cohort, in order.
         task_deaths: Deaths in hospital among the task stays.
         films, reports: Files written.
+        sign: How severity shows in films, see `demo_films`.
     """
 
     stays: int
@@ -65,10 +66,11 @@ class DemoTruth:
     films: int
     reports: int
     version: int = VERSION
+    sign: Sign = "haze"
 
 
 def write_demo(
-    out: Path, stays: int = 400, seed: int = 0, progress: Progress = silent
+    out: Path, stays: int = 400, seed: int = 0, progress: Progress = silent, sign: Sign = "haze"
 ) -> DemoTruth:
     """Write the synthetic source tree; a complete one of the same arguments is left as it is.
 
@@ -78,13 +80,16 @@ def write_demo(
             the cohort rules.
         seed: Seed of every random number; the same seed gives the same bytes.
         progress: Shows the number of films drawn.
+        sign: How severity shows in films, see `demo_films`.
 
     Raises:
-        ConfigError: `out` holds something else, or `stays` is not positive.
+        ConfigError: `out` holds something else, `stays` is not positive, or there is no such sign.
     """
     if stays < 1:
         raise ConfigError(f"a synthetic hospital needs at least 1 stay; found {stays}")
-    finished = _claim(out, stays, seed)
+    if sign not in SIGNS:
+        raise ConfigError(f"severity shows in films as {' or '.join(SIGNS)}; found {sign!r}")
+    finished = _claim(out, stays, seed, sign)
     if finished is not None:
         return finished
     hospital = build_hospital(stays, seed)
@@ -96,10 +101,10 @@ def write_demo(
         for film in films:
             path = out / film_path(film.subject_id, film.study_id, film.dicom_id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg(film, seed))
+            path.write_bytes(jpeg(film, seed, sign))
             advance(1)
     written = _write_reports(out, studies, seed)
-    truth = _truth(hospital, stays, seed, rows, len(films), written)
+    truth = _truth(hospital, stays, seed, rows, len(films), written, sign)
     _write_marker(out, {**asdict(truth), "complete": True})
     return truth
 
@@ -116,12 +121,12 @@ def _write_marker(out: Path, content: Mapping[str, object]) -> None:
     (out / MARKER).write_text(text + "\n")
 
 
-def _claim(out: Path, stays: int, seed: int) -> DemoTruth | None:
+def _claim(out: Path, stays: int, seed: int, sign: Sign) -> DemoTruth | None:
     """Mark the folder as synthetic before anything is written, or find it finished."""
-    asked = {"version": VERSION, "stays": stays, "seed": seed}
+    asked = {"version": VERSION, "stays": stays, "seed": seed, "sign": sign}
     marker = out / MARKER
     if marker.exists():
-        found = json.loads(marker.read_text())
+        found = {"sign": "haze", **json.loads(marker.read_text())}  # once there was no other
         if any(found.get(key) != value for key, value in asked.items()):
             there = {key: found.get(key) for key in asked}
             raise ConfigError(
@@ -141,7 +146,13 @@ def _claim(out: Path, stays: int, seed: int) -> DemoTruth | None:
 
 
 def _truth(
-    hospital: Hospital, stays: int, seed: int, rows: Mapping[str, int], films: int, reports: int
+    hospital: Hospital,
+    stays: int,
+    seed: int,
+    rows: Mapping[str, int],
+    films: int,
+    reports: int,
+    sign: Sign,
 ) -> DemoTruth:
     kinds = [stay.kind for stay in hospital.stays]
     died = {a.hadm_id for a in hospital.admissions if a.died is not None}
@@ -166,6 +177,7 @@ def _truth(
         rows,
         films,
         reports,
+        sign=sign,
     )
 
 

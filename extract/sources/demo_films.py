@@ -1,6 +1,8 @@
 """Synthetic chest films: when they are taken, and how severity shows in them.
 
-A film is drawn from ellipses, arcs and noise; no part of any real picture is in it.
+A film is drawn from ellipses, arcs and noise; no part of any real picture is in it. Severity shows
+as `SIGNS` say: as haze that brightens the lungs, which every summary of a film tells, or as the
+pattern of some patches, whose mean and contrast tell nothing: its shape must be read.
 """
 
 from __future__ import annotations
@@ -9,15 +11,25 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.special import expit, ndtr
 
 from .demo_patients import Stay
 
 HEIGHT, WIDTH = 304, 272
+
+Sign = Literal["haze", "pattern"]
+"""How severity shows: brightness of the lungs, or the pattern of some patches in them."""
+
+SIGNS: tuple[Sign, ...] = get_args(Sign)
+
+_PATCHES = 2  # in each lung
+_GRAIN = 8.0  # pixels; a spot of the pattern is about four times as wide
 
 
 @dataclass(frozen=True)
@@ -88,11 +100,11 @@ def _dicom_id(rng: Generator) -> str:
     return "-".join(rng.bytes(4).hex() for _ in range(5))
 
 
-def jpeg(film: Film, seed: int) -> bytes:
-    """Draw a film and encode it; the bytes depend on the film and the seed alone."""
+def jpeg(film: Film, seed: int, sign: Sign = "haze") -> bytes:
+    """Draw a film and encode it; the bytes depend on the film, the seed and the sign alone."""
     rng = np.random.default_rng([seed, 6, *bytes.fromhex(film.dicom_id.replace("-", ""))])
     draw = _frontal if film.view in ("AP", "PA") else _lateral
-    picture = draw(film.z, rng)
+    picture = draw(film.z, rng) if sign == "haze" else draw(0.0, rng) + _pattern(film.z, rng)
     picture = picture * rng.uniform(0.93, 1.07) + rng.normal(scale=4) + _noise(rng)
     out = io.BytesIO()
     grey = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
@@ -132,6 +144,28 @@ def _opacity(
         cy, cx, r = rng.uniform(-0.4, 0.45), rng.uniform(0.2, 0.55), rng.uniform(0.1, 0.22)
         patches += rng.uniform(0.5, 1.0) * _bump(y, x, cy, cx * rng.choice([-1.0, 1.0]), r)
     return np.asarray(lungs * u * (22 + 48 * patches.clip(0, 1.3)))
+
+
+def _pattern(z: float, rng: Generator) -> np.ndarray:
+    """Grey values of some patches in the lungs: from bright nodules, mild, to dark holes, severe.
+
+    Together they have mean 0, and a contrast that tells nothing. Nodules and holes are one field
+    with its sign turned, so that no brightness, contrast or spectrum tells one from the other.
+    """
+    y, x = _grid(rng)
+    patch = np.zeros((HEIGHT, WIDTH))
+    for side in (-1.0, 1.0) * _PATCHES:
+        cy, cx = rng.uniform(-0.4, 0.4), side * rng.uniform(0.3, 0.5)
+        patch = np.maximum(patch, _disc(y, x, cy, cx, 0.3, 0.3))
+    white = rng.normal(size=patch.shape)
+    field = gaussian_filter(white, _GRAIN) - gaussian_filter(white, 2 * _GRAIN)
+    field /= field.std()
+    severe = float(ndtr(z))
+    nodules, holes = expit(6 * (field - 0.8)), expit(-6 * (field + 0.8))
+    shape = (1 - severe) * nodules - severe * holes
+    shape -= (shape * patch).sum() / patch.sum()
+    shape /= np.sqrt((shape**2 * patch).sum() / patch.sum())
+    return np.asarray(rng.uniform(14, 24) * shape * patch)
 
 
 def _frontal(z: float, rng: Generator) -> np.ndarray:

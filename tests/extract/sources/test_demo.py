@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import itertools
 import json
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from scipy import integrate, stats
 
 from cm2.errors import ConfigError
 from cm2.extract.sources.demo import DemoTruth, write_demo
-from cm2.extract.sources.demo_films import Film, jpeg
+from cm2.extract.sources.demo_films import Film, Sign, jpeg
 from cm2.extract.sources.demo_patients import build_hospital, death_probability, frank_uniforms
 from cm2.extract.sources.demo_reports import write_report
 
@@ -154,15 +156,41 @@ def test_films_are_listed_readable_and_marked_as_synthetic(tree: tuple[Path, Dem
     assert len(list(root.rglob("s*.txt"))) == truth.reports > 0
 
 
+def pixels(number: int, z: float, sign: Sign) -> np.ndarray:
+    dicom = "-".join(f"{number * 5 + part:08x}" for part in range(5))
+    content = jpeg(Film(1, 2, dicom, "AP", datetime(2150, 1, 1), z), seed=0, sign=sign)
+    return np.asarray(Image.open(io.BytesIO(content)), float)
+
+
+def test_a_pattern_turns_over_with_severity_and_leaves_brightness_and_contrast_alone() -> None:
+    mild, grave = (np.stack([pixels(n, z, "pattern") for n in range(6)]) for z in (-2.0, 2.0))
+    # the same patient, place and contrast: whatever differs is what severity does
+    assert abs(mild.mean() - grave.mean()) < 0.2
+    assert abs(mild.std((1, 2)) - grave.std((1, 2))).mean() < 1.0
+    lungs = [film[:, 80:220, 30:120].reshape(6, -1) for film in (mild, grave)]
+    nodules, holes = (stats.skew(grey - np.median(grey), axis=1).mean() for grey in lungs)
+    assert nodules - holes > 0.3
+    haze = pixels(0, 2.0, "haze").mean() - pixels(0, -2.0, "haze").mean()
+    assert haze > 5  # what is held against it here
+
+
+def test_a_tree_remembers_how_severity_shows_and_an_old_one_shows_haze(tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    truth = write_demo(root, stays=5, seed=1)
+    marker = json.loads((root / "SYNTHETIC.json").read_text())
+    assert marker.pop("sign") == truth.sign == "haze"
+    (root / "SYNTHETIC.json").write_text(json.dumps(marker))  # as written before there was another
+    assert write_demo(root, stays=5, seed=1) == truth
+    with pytest.raises(ConfigError, match="another synthetic tree"):
+        write_demo(root, stays=5, seed=1, sign="pattern")
+    with pytest.raises(ConfigError, match="haze or pattern"):
+        write_demo(tmp_path / "other", stays=5, sign="fog")  # type: ignore[arg-type]
+
+
 def test_severity_brightens_the_lungs_and_darkens_the_words() -> None:
     def film(number: int, z: float) -> float:
-        import io
-        from datetime import datetime
-
-        dicom = "-".join(f"{number * 5 + part:08x}" for part in range(5))
-        content = jpeg(Film(1, 2, dicom, "AP", datetime(2150, 1, 1), z), seed=0)
-        pixels = np.asarray(Image.open(io.BytesIO(content)), float)
-        return float(pixels[80:220, 40:110].mean() - pixels[:40].mean())
+        shown = pixels(number, z, "haze")
+        return float(shown[80:220, 40:110].mean() - shown[:40].mean())
 
     numbers = range(12)
     assert np.mean([film(n, 1.5) for n in numbers]) > np.mean([film(n, -1.5) for n in numbers]) + 8
