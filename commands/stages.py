@@ -129,6 +129,7 @@ def fuse(
     device: str,
     save_steps: int,
     workers: int,
+    compile_: bool,
     films: Path | None,
     pretrain: list[str] | None,
     final: bool,
@@ -174,6 +175,7 @@ def fuse(
             stop=stopping(time_limit),
             save_steps=save_steps,
             workers=workers,
+            compiled=compile_,
             pretrain=wanted,
         )
         _show_group(group, _look(group, cache) if final else None, as_json)
@@ -188,6 +190,7 @@ def fuse(
         "stop": stopping(time_limit),
         "save_steps": save_steps,
         "workers": workers,
+        "compiled": compile_,
     }
     run = trainer.fuse(before.pretrained(settings, cache, wanted, **how), cache, out, **how)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
@@ -296,6 +299,9 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             help="Store the state after every N steps too, not only after epochs.", min=0
         )
         ahead = typer.Option(help="Threads that read items ahead in mode stream.", min=0, max=64)
+        compiled = typer.Option(
+            "--compile", help="Mode stream: compile the encoders (torch.compile) for speed."
+        )
         root = typer.Option(
             envvar="CM2_FILMS",
             help="Mode stream, films extracted as --level files: their root folder.",
@@ -319,6 +325,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("device", Annotated[str, where], "auto"),
             _own("save_steps", Annotated[int, steps], 0),
             _own("workers", Annotated[int, ahead], 2),
+            _own("compile_", Annotated[bool, compiled], False),
             _own("films", Annotated[Path | None, root], None),
             _own("pretrain", Annotated[list[str] | None, first], None),
             _own("final", Annotated[bool, last], False),

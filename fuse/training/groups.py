@@ -67,6 +67,7 @@ def fuse_group(
     stop: Stop | None = None,
     save_steps: int = 0,
     workers: int = 2,
+    compiled: bool = False,
     pretrain: Mapping[str, str] | None = None,
 ) -> RunGroup:
     """Train every member of a group; finished ones are taken as they are.
@@ -84,6 +85,7 @@ def fuse_group(
         stop: Asked after every epoch.
         save_steps: See `trainer.fuse`.
         workers: See `trainer.fuse`.
+        compiled: See `trainer.fuse`.
         pretrain: Encoders that every member trains before, see `pretrain.parse`.
 
     Raises:
@@ -104,6 +106,7 @@ def fuse_group(
             stop=stop,
             save_steps=save_steps,
             workers=workers,
+            compiled=compiled,
         )
         for one in members(config, seeds, every_fold)
     ]
@@ -129,6 +132,7 @@ def fuse_group(
                     stop=stop,
                     save_steps=save_steps,
                     workers=workers,
+                    compiled=compiled,
                 )
             except CM2Error as error:
                 said = f"seed {one.seed}" + (f", fold {one.fold}" if one.folds else "")

@@ -33,6 +33,7 @@ def train(
     starts: Mapping[str, Weights] | None = None,
     until: int | None = None,
     every: int = 0,
+    compiled: bool = False,
 ) -> TrainerState:
     """Train until the last epoch or until patience is exhausted, from the last whole epoch on.
 
@@ -45,12 +46,17 @@ def train(
         starts: Weights in files from which the encoders of a new run start, by modality.
         until: Pause after so many epochs; None goes on to the end.
         every: Steps after which an epoch that is under way is kept too; 0 for never.
+        compiled: Compile the encoders of a streamed run.
 
     Raises:
-        ConfigError: A loss or gradient is not finite.
+        ConfigError: A loss or gradient is not finite, or there is no compiler.
         Interrupted: A stop was requested; the same call continues.
     """
     course = Course.open(config, data, journal, starts)
+    if compiled:  # imports the compiler, which takes seconds
+        from ..stream.compiled import compile_trunks
+
+        compile_trunks(course.model, data.device)
     rows, judged_on = data.rows("train"), data.rows("val")
     unit = "solutions" if config.options.candidates() else "epochs"
     with progress(f"fuse {short(config.model)}", config.passes, unit) as advance:

@@ -53,6 +53,7 @@ def pretrained(
     stop: Stop | None = None,
     save_steps: int = 0,
     workers: int = 2,
+    compiled: bool = False,
 ) -> FuseConfig:
     """Train the encoders that a run starts from; finished ones are taken as they are.
 
@@ -65,6 +66,7 @@ def pretrained(
         stop: Asked after every epoch.
         save_steps: Steps after which the state is stored.
         workers: Threads that read items ahead.
+        compiled: Compile encoders that are streamed.
 
     Returns:
         The configuration of the run, which starts from the weights.
@@ -84,6 +86,7 @@ def pretrained(
             stop=stop,
             save_steps=save_steps,
             workers=workers,
+            compiled=compiled and one.mode == "stream",
         ).path
     return started(config, runs)
 

@@ -49,6 +49,7 @@ def fuse(
     sweep: str | None = None,
     save_steps: int = 0,
     workers: int = 2,
+    compiled: bool = False,
 ) -> RunDir:
     """Train one run and judge it on the validation stays.
 
@@ -69,9 +70,11 @@ def fuse(
             the run over for good.
         save_steps: Steps after which an epoch that is under way is stored too; 0 for never.
         workers: Threads that read items ahead in mode stream.
+        compiled: Compile the encoders in mode stream; what they compute is the same to rounding.
 
     Raises:
-        ConfigError: The configuration cannot be meant, or `out` holds another run.
+        ConfigError: The configuration cannot be meant, `out` holds another run, or there is nothing
+            to compile or to compile with.
         DataError: There is nothing to train or to choose by.
         BusyError: Another process trains this run.
         Interrupted: A stop was requested; the same call continues.
@@ -81,7 +84,7 @@ def fuse(
     run = RunDir(_folder(identity, cache, out))
     require_same(run, identity)
     if not serves(run, sweep):
-        job = _Job(device, progress, stop or never(), until, sweep, save_steps, workers)
+        job = _Job(device, progress, stop or never(), until, sweep, save_steps, workers, compiled)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             _train_together(run, identity, inputs, job)
         else:
@@ -103,6 +106,7 @@ class _Job(NamedTuple):
     sweep: str | None
     save_steps: int
     workers: int
+    compiled: bool
 
 
 def serves(run: RunDir, sweep: str | None = None) -> bool:
@@ -222,6 +226,11 @@ def _train(
             "trunk_norm = 'sync' averages batch norms over processes on GPUs only. On a CPU take "
             "frozen, or a network with group norm such as resnet34_gn."
         )
+    if job.compiled and identity.config.mode != "stream":
+        raise ConfigError(
+            "--compile is about the encoders of mode = 'stream', and this run reads what they "
+            "made: leave it out."
+        )
     said = begin(run, identity, data, job.sweep)
     processes.barrier()  # the others read what the first one wrote
     for line in said if run.writes else ():
@@ -239,6 +248,7 @@ def _train(
                 identity.starts,
                 job.until,
                 job.save_steps,
+                job.compiled,
             )
             run.write_history(state.history)
             held()
