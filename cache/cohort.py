@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from .label import write_labels
-from .stays import Cohort, Links, write_cohort, write_links
+from .stays import Cohort, Links, linked_elsewhere, write_cohort, write_links
 from .view import ModalityView, view
 
-__all__ = ["Cohort", "Links", "ModalityView", "view", "write_cohort", "write_labels", "write_links"]
+__all__ = [
+    "Cohort",
+    "Links",
+    "ModalityView",
+    "linked_elsewhere",
+    "view",
+    "write_cohort",
+    "write_labels",
+    "write_links",
+]

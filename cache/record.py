@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,6 +96,24 @@ def write(
     }
     text, _ = atomic.render_json(content)
     return Record(content, atomic.write_if_changed(record_path, text))
+
+
+def strike(store: Path, found: Record, rejects: Collection[str]) -> Record | None:
+    """Take rejects out of a record; one that is left without any row is removed.
+
+    Returns:
+        What is left; None when it is nothing.
+    """
+    old = found.content["rejects"]
+    left = [row for row, item in enumerate(old["item_id"]) if item not in rejects]
+    _, path = shard_paths(store, found.name)
+    if not left and not found.content["items"]["item_id"]:
+        path.unlink(missing_ok=True)
+        return None
+    kept = {key: [column[row] for row in left] for key, column in old.items()}
+    content = {**found.content, "rejects": kept}
+    text, _ = atomic.render_json(content)
+    return Record(content, atomic.write_if_changed(path, text))
 
 
 def read(store: Path, space_id: str, name: str, remedy: str) -> Record:

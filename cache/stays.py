@@ -226,6 +226,28 @@ def write_links(
     atomic.write_json(path, content)
 
 
+def linked_elsewhere(cache: Path, modality: str, but: str) -> set[str]:
+    """Items of a modality that the other cohorts of a cache link.
+
+    Args:
+        cache: Folder of the cache.
+        modality: Name of the modality.
+        but: The cohort that does not count.
+
+    Raises:
+        IntegrityError: A table of links was altered.
+    """
+    names = sorted(path.parent.name for path in (cache / COHORTS).glob(f"*/{COHORT}"))
+    others = [Cohort.open(cache, name) for name in names if name != but]
+    return {
+        item
+        for cohort in others
+        if modality in cohort.modalities
+        for items in cohort.links(modality).table["items"].to_pylist()
+        for item in items or []
+    }
+
+
 def _check_stays(stays: pa.Table) -> None:
     for column in ("stay_id", "subject_id", "split"):
         if column not in stays.column_names:

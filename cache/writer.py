@@ -8,7 +8,7 @@ generation, which wins over the older one; `cm2 cache gc` removes shards without
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,22 @@ class StoreWriter:
         """Store the encoder's output on an empty input, as blank.safetensors."""
         data, _ = checkpoint.encode(dict(arrays), {"space": self.space.id})
         atomic.write_if_changed(self.path / BLANK, data)
+
+    def forget_rejects(self, keep: Collection[str]) -> None:
+        """Strike the rejects that nobody asks for any more, as those of a file mended since.
+
+        Those that another process has added meanwhile stay.
+
+        Args:
+            keep: Items of which a reject stays.
+        """
+        if self._store is None:
+            return
+        stale = set(self._store.rejects["item_id"].to_pylist()).difference(keep)
+        for found in self._records() if stale else ():
+            gone = stale.intersection(found.content["rejects"]["item_id"])
+            if gone and record.strike(self.path, found, gone) is None:
+                self._relied_on.discard(found.name)
 
     def finish(self, complete: bool) -> Store:
         """Fold all records into the tables and the manifest; the same bytes whatever the order.

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..cache import layout
+from ..cache.cohort import linked_elsewhere
 from ..cache.fingerprint import fingerprint
 from ..cache.store import EncodedShard, Store, StoreWriter
 from ..progress import Progress, Stop
@@ -62,7 +63,11 @@ def encode(
             advance(len(chunk))
     if plan.blank is not None and not (writer.path / layout.BLANK).is_file():
         writer.write_blank(plan.blank())
-    store, complete = _finish(writer, plan, whole=config.shard is None and config.limit is None)
+    whole = config.shard is None and config.limit is None
+    if whole:
+        asked = {item.item_id for item in plan.work}
+        writer.forget_rejects(asked | linked_elsewhere(config.cache, modality, config.cohort))
+    store, complete = _finish(writer, plan, whole=whole)
     return store, encoded, complete
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from cm2.cache.store import Store
+from cm2.cache.upkeep import verify
 from cm2.errors import DataError, RejectsError, UnsupportedError
 
 from .conftest import Extract, View
@@ -82,6 +84,30 @@ def test_an_image_that_changed_without_changing_its_size_is_encoded_again(
     image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).rotate(180).save(folder / "a.bmp")
     assert run("film=films.csv", **ENCODED).modalities[0].encoded == 1
     assert (look("film").values[0] != before).any()
+
+
+def test_the_reject_of_a_mended_image_is_gone_and_stays_where_another_cohort_asks_for_it(
+    folder: Path, run: Extract
+) -> None:
+    def rejects(cohort: str = "default") -> list[str]:
+        result = run("film=films.csv", max_reject=1.0, cohort=cohort, level="pixels")
+        table = pq.read_table(folder / "cache" / result.modalities[0].rejects)
+        return [item.partition(":")[0] for item in table["item_id"].to_pylist()]
+
+    picture(folder / "good.png", 0)
+    for name in ("a", "b"):
+        (folder / f"{name}.png").write_bytes(b"no image")
+    listing(folder, "good.png", "a.png", "b.png")
+    assert rejects() == ["a.png", "b.png"]
+    picture(folder / "a.png", 1)
+    assert rejects() == ["b.png"]
+    assert rejects("other") == ["b.png"]
+    picture(folder / "b.png", 2)
+    assert rejects() == ["b.png"]  # the other cohort has not seen that it was mended
+    assert rejects("other") == []
+    (folder / "b.png").write_bytes(b"no image")
+    assert rejects() == ["b.png"]  # broken again as it was, and told again
+    assert verify(folder / "cache") == []
 
 
 def test_levels_and_copies_are_those_of_films(folder: Path, run: Extract) -> None:
