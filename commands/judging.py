@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from ..console import interval, metric_table, outline, records
-from .shared import CacheOption, JsonOption, RunArgument, bars, print_json, suggest
+from .shared import (
+    CacheOption,
+    FilmsOption,
+    JsonOption,
+    RunArgument,
+    bars,
+    print_json,
+    read_films,
+    suggest,
+)
 from .sweeping import show_sweep
 
 
@@ -38,6 +47,7 @@ def evaluate(
     recalibrate: Annotated[
         str, typer.Option(help="Correct probabilities on validation: none, platt or isotonic.")
     ] = "none",
+    films: FilmsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge finished runs; every look at the test stays is counted in run.json.
@@ -50,6 +60,7 @@ def evaluate(
     from ..fuse.evaluation.shown import shown
     from ..fuse.group import open_runs
 
+    read_films(films)
     looks = Looks(
         tuple(by.split(",")) if by else (), tuple(drop or ()), threshold or "", recalibrate
     )
@@ -131,12 +142,14 @@ def predict(
     out: Annotated[Path, typer.Option(help="A .parquet or .csv file.", metavar="FILE")],
     cache: CacheOption = Path("cm2-cache"),
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    films: FilmsOption = None,
 ) -> None:
     """Write the probabilities of a run for the stays of a cache (restricted data)."""
     from ..fuse.inference import predict as infer
     from ..fuse.inference import write_predictions
     from ..fuse.rundir import RunDir
 
+    read_films(films)
     predictions = infer(RunDir.open(run), cache, split)
     write_predictions(predictions, out)
     print(f"{predictions.num_rows:,} predictions: {out}")

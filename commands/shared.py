@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,14 @@ CacheOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunArgument = Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]
+FilmsOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="CM2_FILMS",
+        help="Mode stream, films extracted as --level files: their root folder.",
+        metavar="ROOT",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 TimeLimit = Annotated[
     float | None,
@@ -52,6 +61,12 @@ def stopping(minutes: float | None = None) -> Stop:
     return stop
 
 
+def read_films(root: Path | None) -> None:
+    """Say where films are to whoever reads them, in other processes too."""
+    if root is not None:
+        os.environ["CM2_FILMS"] = str(root)
+
+
 def print_json(value: object) -> None:
     """Print a result for machines."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
@@ -71,11 +86,13 @@ def suggest(command: str) -> None:
 __all__ = [
     "CacheOption",
     "DryRun",
+    "FilmsOption",
     "JsonOption",
     "RunArgument",
     "TimeLimit",
     "bars",
     "print_json",
+    "read_films",
     "say",
     "set_verbosity",
     "stopping",

@@ -15,10 +15,12 @@ from ..console import metric_table, records, table
 from .shared import (
     CacheOption,
     DryRun,
+    FilmsOption,
     JsonOption,
     TimeLimit,
     bars,
     print_json,
+    read_films,
     say,
     stopping,
     suggest,
@@ -152,8 +154,7 @@ def fuse(
     if show_config:
         print_json(settings.model_dump(mode="json"))
         return
-    if films is not None:
-        os.environ["CM2_FILMS"] = str(films)  # whoever reads films, in other processes too
+    read_films(films)
     from ..fuse.training import groups, trainer
     from ..fuse.training import pretrain as before
 
@@ -302,11 +303,6 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         compiled = typer.Option(
             "--compile", help="Mode stream: compile the encoders (torch.compile) for speed."
         )
-        root = typer.Option(
-            envvar="CM2_FILMS",
-            help="Mode stream, films extracted as --level files: their root folder.",
-            metavar="ROOT",
-        )
         first = typer.Option(
             help="Train the encoder of a modality alone first, on the task or another one, and "
             "start from it: a series, in mode stream films and texts too. MODALITY or "
@@ -326,7 +322,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
             _own("save_steps", Annotated[int, steps], 0),
             _own("workers", Annotated[int, ahead], 2),
             _own("compile_", Annotated[bool, compiled], False),
-            _own("films", Annotated[Path | None, root], None),
+            _own("films", FilmsOption, None),
             _own("pretrain", Annotated[list[str] | None, first], None),
             _own("final", Annotated[bool, last], False),
             _own("show_config", Annotated[bool, show], False),

@@ -7,14 +7,17 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from cm2.cache import checkpoint
 from cm2.cache.store import Store
+from cm2.commands.judging import evaluate, predict
 from cm2.errors import ConfigError, IntegrityError
 from cm2.extract.config import ExtractConfig
 from cm2.extract.runner import extract
+from cm2.fuse.rundir import RunDir
 from cm2.fuse.stream.items import ROOT, FilmFiles, Films, films_of
 from cm2.fuse.training.trainer import fuse
 
@@ -54,24 +57,42 @@ def test_a_film_of_a_file_is_that_of_the_stored_pixels(
     assert torch.equal(read.fetch(numbers[::-1]), stored.fetch(numbers[::-1]))
 
 
-def test_a_run_on_files_ends_with_the_weights_of_one_on_pixels(
+@pytest.fixture(scope="module")
+def runs(
+    source: Path, cache: Path, pixels: Store, files: Store, stream: ModuleType
+) -> dict[str, RunDir]:
+    """The same run on stored pixels and on files."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ROOT, str(source))
+        for store in (pixels, files):
+            names = (f"cxr@{store.space.id}",)
+            config = stream.options(model="single", modalities=names, epochs=1, folds=3)
+            found[store.space.view] = fuse(config, cache)
+    return found
+
+
+def test_a_run_on_files_ends_with_the_weights_of_one_on_pixels(runs: dict[str, RunDir]) -> None:
+    weights = [checkpoint.load(run.path / "best.safetensors")[0] for run in runs.values()]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_a_run_on_files_is_judged_and_asked_where_its_films_are_named(
+    runs: dict[str, RunDir],
     source: Path,
     cache: Path,
-    pixels: Store,
-    files: Store,
-    stream: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(ROOT, str(source))
-    weights = []
-    for store in (pixels, files):
-        names = (f"cxr@{store.space.id}",)
-        config = stream.options(model="single", modalities=names, epochs=1, folds=3)
-        run = fuse(config, cache, tmp_path / store.space.view)
-        weights.append(checkpoint.load(run.path / "best.safetensors")[0])
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    run, out, there = runs["files"].path, tmp_path / "p.csv", {"films": source, "cache": cache}
+    monkeypatch.setenv(ROOT, str(tmp_path))  # they are not here
+    with pytest.raises(ConfigError, match="Is the disc mounted"):
+        predict(run, out, cache)
+    predict(run, out, **there)
+    monkeypatch.setenv(ROOT, str(tmp_path))
+    evaluate([run], split="val", bootstrap=0, **there)
+    assert len(pl.read_csv(out)) > 10
 
 
 def test_a_film_that_changed_or_is_gone_is_refused(
