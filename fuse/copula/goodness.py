@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from . import COPULAS, get_copula
 from .family import Copula
 
+BINS = 10
 ROWS = 512
 """Rows that a family is fitted to: one or two numbers need no more."""
 
@@ -85,9 +87,30 @@ def held_out(
     return result
 
 
+def pair_counts(names: Sequence[str], u: Tensor, available: Tensor) -> dict[str, list[list[int]]]:
+    """Count the arguments of every pair of modalities in `BINS` x `BINS` cells.
+
+    Args:
+        names: The modalities, M.
+        u: Arguments ``(N, M, D)``, all coordinates of which are counted together.
+        available: ``(N, M)`` bool.
+
+    Returns:
+        By "first,second" the counts, bins of the first modality by rows.
+    """
+    found = {}
+    for a, b in combinations(range(len(names)), 2):
+        both = available[:, a] & available[:, b]
+        pair = torch.stack([u[both][:, a].flatten(), u[both][:, b].flatten()], 1)
+        cells = (pair * BINS).long().clamp(0, BINS - 1)
+        counts = torch.bincount(cells[:, 0] * BINS + cells[:, 1], minlength=BINS**2)
+        found[f"{names[a]},{names[b]}"] = counts.reshape(BINS, BINS).tolist()
+    return found
+
+
 def _together(log_u: Tensor, log_sf: Tensor, available: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = available.sum(1) >= 2
     return log_u[rows].detach(), log_sf[rows].detach(), available[rows]
 
 
-__all__ = ["ROWS", "fit", "held_out"]
+__all__ = ["ROWS", "fit", "held_out", "pair_counts"]

@@ -83,7 +83,7 @@ class JointModel(nn.Module):
                 f"Coupling {coupling!r} has one copula value for the whole vector, so its "
                 "parameters are `shared`; found `per-dim`."
             )
-        self.M, self.D, self.K = M, D, K
+        self.M, self.D, self.K, self.floor = M, D, K, floor
         self.marginals = nn.ModuleList(MixtureMarginal(K, D, weights, floor) for _ in range(M))
         # One modality has nothing to couple; the term is 0 and the family has no parameter.
         raw = self.copula.initial(M) if M > 1 else torch.zeros(0)

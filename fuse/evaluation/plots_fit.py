@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .plots_copula import pair_density, side_by_side
 from .svg import COLOR, SERIES, draw
@@ -59,6 +60,36 @@ def families(found: Mapping[str, float], own: str) -> str:
         axes.margins(x=0.12)
 
     return draw("families", "Held-out log density by family", (3.9, 2.4), paint)
+
+
+def sizes(found: Mapping[str, Mapping[str, Any]], own: int) -> str:
+    """Draw the held-out log density of mixtures by K, less that of the run's K.
+
+    Args:
+        found: By modality, what `mixture_size.held_out_by_size` returns.
+        own: The run's K, marked.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for i, (name, one) in enumerate(found.items()):
+            K = np.array([int(size) for size in one["sizes"]])
+            y, low, high = (
+                np.array([entry[part] for entry in one["sizes"].values()])
+                for part in ("difference", "low", "high")
+            )
+            place, color = K + 0.08 * (i - (len(found) - 1) / 2), SERIES[i % len(SERIES)]
+            axes.errorbar(
+                *(place, y, [y - low, high - y]), color=color, elinewidth=0.8, capsize=2, label=name
+            )
+            axes.plot(place[y.argmax()], y.max(), "o", color=color, markersize=6)
+        axes.axvline(own, color=COLOR["muted"], linestyle=":", linewidth=1.2)
+        axes.axhline(0, color=COLOR["muted"], linewidth=0.7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="K", ylabel=f"Held-out log density\nabove K = {own}, nats")
+        axes.legend(frameon=False, fontsize=7)
+
+    return draw("sizes", "Held-out log density of the marginals by K", (3.9, 2.5), paint)
 
 
 def chosen_epochs(history: Epochs, wanted: Sequence[int] = ()) -> list[Mapping[str, Any]]:
@@ -146,4 +177,12 @@ def imputed(row: Mapping[str, Any]) -> str:
     return draw(name, f"Predictions of stays without {row['modality']}", (3.9, 2.3), paint)
 
 
-__all__ = ["chosen_epochs", "densities", "families", "imputed", "parameters_at", "uniformity"]
+__all__ = [
+    "chosen_epochs",
+    "densities",
+    "families",
+    "imputed",
+    "parameters_at",
+    "sizes",
+    "uniformity",
+]

@@ -27,9 +27,15 @@ def understanding(
     """
     learned = run.learned
     if learned is None or "family" not in learned or len(learned["modalities"]) < 2:
-        return {"uniformity": None, "families": None, "epochs": None, "seeds": [], "draws": []}
+        empty = dict.fromkeys(("uniformity", "families", "sizes", "epochs"))
+        return {**empty, "best_sizes": [], "seeds": [], "draws": []}
     bounds = learned.get("validation_ks_bound")
     held = {k: v for k, v in (learned.get("held_out") or {}).items() if v is not None}
+    by_size = {
+        name: found
+        for name, found in (learned.get("held_out_by_K") or {}).items()
+        if found["sizes"] and found["n"] >= SMALLEST
+    }
     first, second = learned["modalities"][:2]
     epochs = plots_fit.densities(run.history, learned["family"], (first, second))
     draws = [
@@ -43,10 +49,18 @@ def understanding(
         else Markup(plots_fit.uniformity(learned["validation_ks"], bounds)),
         "families": Markup(plots_fit.families(held, learned["family"])) if held else None,
         "best_family": max(held, key=lambda name: held[name]) if held else None,
+        "sizes": Markup(plots_fit.sizes(by_size, run.config.K)) if by_size else None,
+        "best_sizes": [best_size(name, one) for name, one in by_size.items()],
         "epochs": None if epochs is None else Markup(epochs),
         "seeds": over_seeds([run, *siblings(run, others)]),
         "draws": draws,
     }
+
+
+def best_size(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The K with the highest held-out density: modality, n, K, and what it is ahead by."""
+    K = max(found["sizes"], key=lambda size: found["sizes"][size]["value"])
+    return {"modality": name, "n": found["n"], "K": int(K), **found["sizes"][K]}
 
 
 def siblings(run: RunDir, others: Sequence[RunDir]) -> list[RunDir]:
@@ -112,4 +126,4 @@ def by_pair(value: Any, names: Sequence[str]) -> dict[str, float]:
     }
 
 
-__all__ = ["by_pair", "kendall", "over_seeds", "siblings", "understanding"]
+__all__ = ["best_size", "by_pair", "kendall", "over_seeds", "siblings", "understanding"]

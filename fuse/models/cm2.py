@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import ConfigError
 from ..combinations import SIMILARITIES
 from ..config import FuseConfig
-from ..copula.goodness import held_out
+from ..copula.goodness import held_out, pair_counts
 from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
 from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
@@ -38,6 +38,7 @@ from .interface import (
     RowLoss,
 )
 from .layers import Dropout, unit_scale
+from .mixture_size import by_modality
 from .monitor import Monitor
 from .posterior import Posterior, divergence
 from .published import PublishedJoint, use_raw_space
@@ -46,7 +47,6 @@ from .task import binary
 
 _log = logging.getLogger("cm2.fuse")
 
-BINS = 10
 PAPER = (
     "The objective `paper` rewards encoders for embeddings that are easy to describe: it has no "
     "lower bound, and they collapse if --lambda-cop is large. Watch spread and effective_rank, or "
@@ -340,14 +340,14 @@ class CM2(FusionModel):
                 figures[f"copula_{name}_{names[a]}_{names[b]}"] = float(value[..., a, b].mean())
         return figures
 
-    def _arguments(self, batches: Iterable[FusionBatch]) -> tuple[JointTerms, Tensor]:
-        """Terms of the joint density of some rows, and what they have, ``(N, M)`` bool."""
+    def _arguments(self, batches: Iterable[FusionBatch]) -> tuple[JointTerms, Tensor, Tensor]:
+        """Terms of the joint density of some rows, what they have, and their coordinates."""
         batches = list(batches)
         w = torch.cat([self.space(self.embed(batch).double()) for batch in batches])
         if self.posterior is not None:
             w = self.posterior.sample(w, self._noise(0, w))
         available = torch.cat([batch.available for batch in batches])
-        return self.joint.log_terms(w, available), available
+        return self.joint.log_terms(w, available), available, w
 
     @torch.no_grad()
     def describe(
@@ -357,18 +357,11 @@ class CM2(FusionModel):
 
         `validation_ks` is the distance of u to uniform by coordinate, `validation_ks_bound` what
         chance alone explains. `held_out` is the log density of each family on validation rows,
-        fitted to training rows; `validation_kendall_tau` is that of the best fit to validation.
+        fitted to training rows, `held_out_by_K` that of mixtures of several sizes by modality;
+        `validation_kendall_tau` is that of the best fit to validation.
         """
-        terms, available = self._arguments(batches)
-        u = terms.log_u.exp()
+        terms, available, w = self._arguments(batches)
         names = [spec.name for spec in self.specs]
-        histograms = {}
-        for a, b in combinations(range(len(names)), 2):
-            both = available[:, a] & available[:, b]
-            pair = torch.stack([u[both][:, a].flatten(), u[both][:, b].flatten()], 1)
-            cells = (pair * BINS).long().clamp(0, BINS - 1)
-            counts = torch.bincount(cells[:, 0] * BINS + cells[:, 1], minlength=BINS**2)
-            histograms[f"{names[a]},{names[b]}"] = counts.reshape(BINS, BINS).tolist()
         distance = ks_distance(terms.log_u, available)
         training = list(training)
         seen = self._arguments(training) if training and len(names) > 1 else None
@@ -376,12 +369,21 @@ class CM2(FusionModel):
         return {
             **self.joint.describe(),
             "modalities": names,
-            "u_histogram": histograms,
+            "u_histogram": pair_counts(names, terms.log_u.exp(), available),
             "validation_ks": dict(zip(names, distance.tolist(), strict=True)),
             "validation_ks_bound": dict(
                 zip(names, ks_bound(available.sum(0), distance.numel()).tolist(), strict=True)
             ),
             "held_out": seen and held_out((seen[0].log_u, seen[0].log_sf, seen[1]), unseen),
+            "held_out_by_K": seen
+            and by_modality(
+                names,
+                (seen[2], seen[1]),
+                (w, available),
+                self.config.K,
+                self.joint.floor,
+                self.config.seed,
+            ),
             "validation_kendall_tau": fitted_tau(self.joint, terms, available),
         }
 

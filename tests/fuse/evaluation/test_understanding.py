@@ -90,6 +90,10 @@ def test_a_run_records_the_dependence_of_every_epoch_and_how_well_it_fits(
     assert facts["held_out"]["independence"] == 0
     assert set(facts["validation_ks_bound"]) == set(facts["validation_ks"])
     assert all(len(values) == 4 for values in facts["validation_ks"].values())
+    assert set(facts["held_out_by_K"]) == set(facts["modalities"])
+    for found in facts["held_out_by_K"].values():
+        assert list(found["sizes"]) == [str(K) for K in range(1, 7)]
+        assert found["sizes"][str(run.config.K)]["difference"] == 0
 
 
 def test_draws_move_the_predictions_of_stays_that_lack_a_modality(
@@ -115,9 +119,20 @@ def test_the_report_draws_fit_course_draws_and_consequences(
     run, _ = drawn
     page = content(run, small_cache, ())
     text = render(page)
-    for name in ("uniformity", "families", "epochs", "decision", "missingness", "imputed-cxr"):
+    for name in (
+        "uniformity",
+        "families",
+        "sizes",
+        "epochs",
+        "decision",
+        "missingness",
+        "imputed-cxr",
+    ):
         assert f'id="{name}-' in text, name
     assert "Kendall’s τ over seeds" not in text
+    for name, found in (run.learned or {})["held_out_by_K"].items():
+        best = max(found["sizes"], key=lambda K: found["sizes"][K]["value"])
+        assert f"K = {best} (n {found['n']})" in text, name
 
 
 def test_a_run_of_an_earlier_version_shows_what_it_has(make_run: MakeRun) -> None:
