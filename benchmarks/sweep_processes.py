@@ -10,7 +10,8 @@ S  `cm2 sweep --jobs 1`: what the processes add
 P  `cm2 sweep --precision bf16`
 D  `cm2 sweep --halving`: settings per hour, and whether its best setting is that of C
 
-All take turns. On a machine that others use too, only ratios of one round mean something.
+All take turns. On a machine that others use too, only ratios of one round mean something. What
+processes can gain at all is measured too: bare training loops, one in each core, against one alone.
 
     python -m benchmarks.sweep_processes --cache C --task ihm --rounds 1
 """
@@ -82,6 +83,42 @@ space = {"lr": rates, "dropout": dropouts}
 sampler = optuna.samplers.GridSampler({n: [*map(float, v.split(","))] for n, v in space.items()})
 optuna.create_study(sampler=sampler, direction="maximize").optimize(objective, int(trials))
 """
+
+
+BARE = """
+import sys, time, torch
+torch.set_num_threads(1)
+x, lstm = torch.randn(256, 8, 64), torch.nn.LSTM(64, 32, 2, batch_first=True)
+optimizer = torch.optim.Adam(lstm.parameters(), fused=True)
+def step():
+    optimizer.zero_grad()
+    lstm(x)[0].sum().backward()
+    optimizer.step()
+for _ in range(20):
+    step()
+print("ready", flush=True)
+sys.stdin.readline()
+steps, end = 0, time.perf_counter() + 5
+while time.perf_counter() < end:
+    step()
+    steps += 1
+print(steps)
+"""
+
+
+def bare(number: int) -> int:
+    """Steps that so many bare training loops take in five seconds, side by side."""
+    command = [sys.executable, "-c", BARE]
+    pipe = subprocess.PIPE
+    loops = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(number)]
+    for loop in loops:
+        assert loop.stdout is not None
+        loop.stdout.readline()  # it is ready
+    for loop in loops:
+        assert loop.stdin is not None
+        loop.stdin.write("go\n")
+        loop.stdin.flush()
+    return sum(int(loop.communicate()[0]) for loop in loops)
 
 
 def cm2(cache: Path, *words: str) -> str:
@@ -159,13 +196,16 @@ def main() -> None:
         for one, other in ways
         if one in seconds and other in seconds
     }
+    cores = os.cpu_count() or 1
+    limits = [bare(cores) / bare(1) for _ in range(3)]
     result = {
         "settings": len(settings),
+        "bare loops in all cores against one": [round(value, 2) for value in limits],
         "settings per hour, median": rows,
         "ratios of settings per hour, by round": ratio,
         "best setting": best,
         "load": os.getloadavg(),
-        "cores": os.cpu_count(),
+        "cores": cores,
     }
     print(json.dumps(result, indent=2))
     if options.out:
