@@ -65,6 +65,8 @@ def withheld(
         seen.add(drop.name)
         m = names.index(drop.name)
         able = has[:, m] & (left.sum(1) >= 2)
+        if not able.any():  # these stays have nothing else
+            continue
         risk = None
         if drop.by == "severity":
             others = [(values[n], masks[n], has[:, i]) for i, n in enumerate(names) if i != m]

@@ -40,7 +40,7 @@ def test_the_commands_are_functions_with_their_options(cache: Path) -> None:
     found = cm2.evaluate(run.path, cache, bootstrap=20)
     assert found["auroc"]["value"] > 0.6
     assert run.info["looks"] == {"test": 1}
-    other = cm2.fuse(cache, model="availability", epochs=1)
+    other = cm2.fuse(cache, model="availability")
     cm2.evaluate(other.path, cache, bootstrap=20)
     rows = cm2.compare([run.path, other.path], bootstrap=20, metrics=("auroc",))
     assert [row["metric"] for row in rows] == ["auroc", "auroc"]

@@ -14,7 +14,13 @@ from cm2.fuse.methods import METHODS
 from cm2.fuse.models import MODELS
 from cm2.fuse.models.concat import Concat
 from cm2.fuse.models.daft import DAFT
-from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec
+from cm2.fuse.models.interface import (
+    FusionBatch,
+    FusionModel,
+    Hyper,
+    ModalitySpec,
+    pattern_ids,
+)
 from cm2.fuse.models.late import Late
 from cm2.fuse.models.medfuse import MedFuse
 from cm2.fuse.models.unified import UnifiedDynamic
@@ -50,7 +56,7 @@ def make_batch(n: int, parts: int = 3, specs: tuple[ModalitySpec, ...] = SPECS) 
     available = torch.rand(n, len(specs), generator=generator) < 0.6
     available[torch.arange(n), torch.arange(n) % len(specs)] = True
     y = (torch.rand(n, 1, generator=generator) < 0.5).float()
-    return FusionBatch(x, mask, available, torch.zeros(n), y)
+    return FusionBatch(x, mask, available, pattern_ids(available), y)
 
 
 def run(model: FusionModel, batch: FusionBatch) -> Tensor:
@@ -118,9 +124,20 @@ def test_a_stay_with_one_modality_is_answered_by_its_own_classifier() -> None:
 def test_availability_reads_no_value() -> None:
     model, batch = make_model("availability"), make_batch(12)
     other = dataclasses.replace(batch, x={k: v + 1 for k, v in batch.x.items()})
+    model.fit([batch])
     assert torch.equal(run(model, batch), run(model, other))
-    fewer = dataclasses.replace(batch, available=torch.eye(3, dtype=torch.bool).repeat(4, 1))
-    assert not torch.equal(run(model, batch), run(model, fewer))
+
+
+def test_availability_predicts_the_share_of_events_by_pattern_shrunk_to_that_of_all() -> None:
+    model, batch = make_model("availability"), make_batch(60)
+    batch.y[:3] = torch.nan
+    model.fit([batch])
+    known = ~batch.y[:, 0].isnan()
+    for pattern in range(8):
+        rows = known & (batch.pattern_id == pattern)
+        events, n = float(batch.y[rows, 0].sum()), int(rows.sum())
+        expected = (events + float(batch.y[known].mean())) / (n + 1)
+        assert float(model.odds[pattern, 0].detach().sigmoid()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_step_of_mmtm_moves_its_own_branch_and_the_block() -> None:
