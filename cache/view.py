@@ -84,11 +84,22 @@ def numbered(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -
     return _view(cache, cohort, Store.open(cache, modality, space_id), numbers=True)
 
 
+def stays_with(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -> np.ndarray:
+    """Say which stays of a cohort have an item of a modality, [N] bool; no item is read."""
+    store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
+    return np.array([bool(items) for items in _present(cache, cohort, store)], dtype=bool)
+
+
+def _present(cache: Path, cohort: Cohort, store: Store) -> list[list[str]]:
+    modality = store.space.modality
+    linked = [items or [] for items in cohort.links(modality).table["items"].to_pylist()]
+    return present_items(store, linked, extract_again(cache, modality, cohort.name))
+
+
 def _view(cache: Path, cohort: Cohort, store: Store, *, numbers: bool) -> ModalityView:
     modality = store.space.modality
     links = cohort.links(modality)
-    linked: list[list[str]] = [items or [] for items in links.table["items"].to_pylist()]
-    present = present_items(store, linked, extract_again(cache, modality, cohort.name))
+    present = _present(cache, cohort, store)
     distinct = sorted({item for items in present for item in items})
     if numbers:
         mask = _parts(store, distinct)

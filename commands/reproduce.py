@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import records
-from .shared import DryRun, JsonOption, TimeLimit, bars, print_json, say, stopping
+from .shared import (
+    DryRun,
+    FilmsOption,
+    JsonOption,
+    TimeLimit,
+    bars,
+    print_json,
+    read_films,
+    say,
+    stopping,
+)
+
+if TYPE_CHECKING:
+    from ..fuse.reproduce.expand import Plan
 
 _CACHE = typer.Option(
     envvar="CM2_CACHE", help="Folder of a cache; may be repeated, tables side by side.", metavar="C"
@@ -88,6 +101,23 @@ def reproduce(
             min=1,
         ),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Train the encoders of films and texts too, as the paper does; needs --level "
+            "pixels, or files, and token ids. --dry-run tells the hours of this and of the cache.",
+        ),
+    ] = False,
+    trunk: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --stream: network of a modality, where it is not the paper's resnet34 or "
+            "tinybert. May be repeated.",
+            metavar="MODALITY=NETWORK",
+        ),
+    ] = None,
+    films: FilmsOption = None,
     bootstrap: Annotated[
         int, typer.Option(help="Bootstrap replicates; 0: as many as Holm's family needs.", min=0)
     ] = 0,
@@ -111,16 +141,19 @@ def reproduce(
     difference is paired, from CM2, from the first modality alone and from concatenation. What is
     trained already is taken as it is: a killed call continues.
     """
+    from ..errors import ConfigError
     from ..fuse.evaluation.layout import LAYOUTS
     from ..fuse.reproduce import run
     from ..fuse.reproduce.budget import space
     from ..fuse.reproduce.expand import Request
     from ..fuse.reproduce.show import as_text, flat
+    from ..fuse.reproduce.streamed import parse_trunks
     from ..fuse.sweep.axis import parse
     from ..fuse.sweep.runner import How, parallel
     from ..fuse.training.groups import parse_seeds
     from ..options import read_settings
 
+    read_films(films)
     options = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
     if epochs is not None:
         options["epochs"] = epochs
@@ -133,16 +166,24 @@ def reproduce(
         options,
         space([parse(text) for text in tune or []], tries),
         tries,
+        stream,
+        parse_trunks(trunk or [], stream),
     )
     chosen = parse_seeds(seeds)
     if layout not in LAYOUTS:
-        from ..errors import ConfigError
         from ..fuse.config import unknown
 
         raise ConfigError(unknown("format", layout, LAYOUTS))
-    planned = run.plan(experiment, request, drops=drop or (), rows=_parts(rows))
+    also: dict[str, Any] = {"drops": drop or (), "rows": _parts(rows)}
+    planned = run.plan(experiment, request, **also)
     if dry_run:
-        _forecast(planned, chosen, parallel(How(jobs=jobs, device=device)), as_json)
+        ways = {"streamed" if stream else "from the cache": planned}
+        if stream:
+            try:
+                ways["from the cache"] = run.plan(experiment, request.from_cache(), **also)
+            except ConfigError as error:
+                say(f"from the cache: {error}")
+        _forecast(ways, chosen, parallel(How(jobs=jobs, device=device)), as_json)
         return
     result = run.reproduce(
         planned,
@@ -167,20 +208,23 @@ def reproduce(
         raise typer.Exit(4)
 
 
-def _forecast(planned: object, seeds: tuple[int, ...], jobs: int, as_json: bool) -> None:
-    from ..fuse.reproduce.expand import Plan
+def _forecast(ways: dict[str, Plan], seeds: tuple[int, ...], jobs: int, as_json: bool) -> None:
+    """Say what every way to train an experiment takes."""
     from ..fuse.reproduce.forecast import forecast, hours
 
-    assert isinstance(planned, Plan)
-    rows = forecast(planned, seeds)
+    rows = {way: forecast(planned, seeds) for way, planned in ways.items()}
     if as_json:
-        print_json(rows)
+        print_json([row for found in rows.values() for row in found])
         return
-    print(records(rows))
-    for text in planned.skipped:
-        print(f"left out: {text}")
-    runs = sum(row["runs"] for row in rows)
-    print(f"{runs} runs, at most {hours(rows) / jobs:.2f} hours: every epoch, {jobs} at a time")
+    for way, found in rows.items():
+        print(records(found))
+        for text in ways[way].skipped:
+            print(f"left out: {text}")
+        can = [row for row in found if "minutes at most" in row]
+        runs, most = sum(row["runs"] for row in can), hours(can) / jobs
+        print(f"{way}: {runs} runs, at most {most:.2f} hours: every epoch, {jobs} at a time")
+        if lost := len(found) - len(can):
+            print(f"{way}: {lost} lines cannot be trained, see there.")
 
 
 def _parts(text: str) -> tuple[str, ...]:

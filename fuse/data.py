@@ -17,7 +17,7 @@ from ..cache.fingerprint import fraction
 from ..cache.labelled import task_columns
 from ..cache.layout import subject_words
 from ..cache.store import Store
-from ..cache.view import numbered
+from ..cache.view import numbered, stays_with
 from ..errors import DataError, IntegrityError, LeakageError
 from .config import FuseConfig
 from .identity import modality_names
@@ -254,7 +254,7 @@ def load(
     admitted = has.all(1) if config.rows == "matched" else has.any(1)
     for text in config.require:
         name, _, space = text.partition("@")
-        admitted &= view(cache, cohort, name, space or None).has
+        admitted &= stays_with(cache, cohort, name, space or None)
     if config.task in cohort.tasks:  # stays without any label can be predicted all the same
         admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
     rows = np.flatnonzero(admitted)

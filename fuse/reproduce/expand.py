@@ -26,6 +26,7 @@ from ..presets import resolve
 from ..sweep.axis import Axis
 from .budget import settings
 from .experiments import Experiment, Line, Options, Setting, method
+from .streamed import TRUNKS, streamed, trunks_of
 
 OF_CM2 = (*combinations.OF_CM2, "temperature", "published")
 """Options of a preset that are about CM2 alone: the other methods do not take them."""
@@ -46,6 +47,8 @@ class Request:
         tune: Options and values of which the best on validation is taken, for every method alike.
         tries: Settings of every method that validation chooses from, see `budget`; None takes all
             of `tune`.
+        stream: Train the encoders of films and texts too, instead of reading what they made.
+        trunks: Their networks by modality, where they are not the paper's.
     """
 
     caches: tuple[Path, ...]
@@ -56,6 +59,18 @@ class Request:
     options: Options = field(default_factory=dict)
     tune: tuple[Axis, ...] = ()
     tries: int | None = None
+    stream: bool = False
+    trunks: Mapping[str, str] = field(default_factory=dict)
+
+    def from_cache(self) -> Request:
+        """The same lines on what the encoders made, frozen."""
+        idle = combinations.STREAM_ONLY
+        options = {name: value for name, value in self.options.items() if name not in idle}
+        starts = self.options.get("init", ())
+        trained = {*TRUNKS, *self.trunks}
+        options["init"] = tuple(t for t in starts if t.partition("=")[0] not in trained)
+        tune = tuple(axis for axis in self.tune if axis.name not in idle)
+        return replace(self, options=options, tune=tune, stream=False, trunks={})
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,7 @@ def expand(experiment: Experiment, request: Request) -> Plan:
             cohort = Cohort.open(cache, request.cohort)
             where = f"{setting.title}, {cohort.info.get('dataset', '')} ({cache})"
             try:
-                modalities = _modalities(setting, cache, cohort, request.modalities)
+                modalities = _modalities(setting, cache, cohort, request)
                 tasks = _tasks(experiment, cohort, request.tasks)
             except ConfigError as error:
                 skipped.append(f"{where}: {error}")
@@ -175,11 +190,9 @@ def parse_method(text: str) -> Line:
     return replace(line, key=text, title=line.title.replace(name, short(name)))
 
 
-def _modalities(
-    setting: Setting, cache: Path, cohort: Cohort, asked: tuple[str, ...]
-) -> tuple[str, ...]:
+def _modalities(setting: Setting, cache: Path, cohort: Cohort, request: Request) -> tuple[str, ...]:
     dataset = str(cohort.info.get("dataset", ""))
-    wanted = asked or setting.modalities.get(dataset, ())
+    wanted = request.modalities or setting.modalities.get(dataset, ())
     if not wanted:
         raise ConfigError(
             f"the paper has no such data; name the modalities (--modalities "
@@ -192,7 +205,7 @@ def _modalities(
             f"--cache {cache}` adds it."
         )
     return tuple(
-        _stored(cache, text, setting.image) if name == "cxr" else text
+        _stored(cache, text, setting.image) if name == "cxr" and not request.stream else text
         for name, text in zip(names, wanted, strict=True)
     )
 
@@ -250,8 +263,8 @@ def _room(
             lacking.append(f"{line.title} is left out: it has no copula to look at.")
             continue
         try:
-            tries = _tries(line, base, request)
-            if tries[0].reads_blank:  # not every store has one
+            tries = _tries(line, base, request, setting.image)
+            if request.stream or tries[0].reads_blank:  # not every store has what that takes
                 identify(tries[0], cache)
             entries.append(Entry(line, tries))
         except ConfigError as error:
@@ -296,7 +309,7 @@ def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
     return Line(f"alone:{name}", f"{title} alone", options, added=True)
 
 
-def _tries(line: Line, base: Options, request: Request) -> tuple[FuseConfig, ...]:
+def _tries(line: Line, base: Options, request: Request, image: str = "") -> tuple[FuseConfig, ...]:
     model, own_preset = str(line.options["model"]), line.options.get("preset")
     own = find(model).options
     idle = (*unread(model), *(() if model == "cm2" else OF_CM2))
@@ -309,7 +322,11 @@ def _tries(line: Line, base: Options, request: Request) -> tuple[FuseConfig, ...
     options |= {name: value for name, value in line.options.items() if name != "preset"}
     read = names_of(options["modalities"])
     options["drop"] = tuple(text for text in options["drop"] if Drop.parse(text).name in read)
-    tuned = [axis for axis in request.tune if axis.name not in (*idle, *line.options)]
+    fixed = {*idle, *line.options}
+    if request.stream:
+        options = streamed(options, read, trunks_of(request.trunks, image))
+        fixed |= set() if "mode" in options else set(combinations.STREAM_ONLY)
+    tuned = [axis for axis in request.tune if axis.name not in fixed]
     return settings(options, tuned, request.tries)
 
 

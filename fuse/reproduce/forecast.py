@@ -29,7 +29,7 @@ def forecast(plan: Plan, seeds: Sequence[int]) -> list[dict[str, Any]]:
         seeds: Seeds of every line.
 
     Returns:
-        By line: data, task, setting, method, tries, runs, finished, seconds per epoch (a few
+        By line: data, task, setting, method, mode, tries, runs, finished, seconds per epoch (a few
         epochs on some stays, timed here), minutes (of what is not finished, at most: every epoch
         of every run), or the reason why it cannot be trained.
     """
@@ -43,6 +43,7 @@ def forecast(plan: Plan, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 "task": room.task,
                 "setting": room.setting.title,
                 "method": entry.line.title,
+                "mode": entry.tries[0].mode,
                 "tries": len(entry.tries),
                 "runs": len(runs),
             }
@@ -71,14 +72,17 @@ def _finished(config: FuseConfig, cache: Path) -> bool:
 
 def _seconds(config: FuseConfig, cache: Path, known: dict[str, float]) -> float:
     from ..data import load
-    from ..training.estimate import seconds_per_epoch
+    from ..training.estimate import SAMPLE, seconds_per_epoch
+    from ..training.trainer import STREAMED_SAMPLE
 
     shape = config.model_dump(mode="json", exclude=_SAME_COST)
     told = json.dumps([str(cache), shape], sort_keys=True)
     if told not in known:
         identity = identify(config, cache)
         known[told] = seconds_per_epoch(
-            identity.config, load(cache, identity.config, identity.cohort)
+            identity.config,
+            load(cache, identity.config, identity.cohort),
+            STREAMED_SAMPLE if config.mode == "stream" else SAMPLE,
         )
     return known[told]
 

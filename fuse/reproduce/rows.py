@@ -10,10 +10,8 @@ from .expand import Room, names_of
 from .experiments import Experiment
 from .judge import METRICS, Verdict, judge
 from .paper import Printed, printed
+from .streamed import as_published
 from .train import Trained
-
-FROZEN = ("cxr", "report", "note")
-"""Modalities whose encoder the paper trains end to end, and a cache holds encoded."""
 
 Row = dict[str, Any]
 
@@ -64,7 +62,9 @@ def about(experiment: Experiment, room: Room, line: Trained) -> Row:
         "seeds": len(members),
         "tries": len(line.entry.tries),
         "epochs": round(fmean(run.info["epochs"] for run in members), 1) if members else None,
-        "other_experiment": any(name in FROZEN for name in _of_paper(room)),
+        "other_experiment": not all(
+            as_published(line.config, name, room.setting.image) for name in _of_paper(room)
+        ),
         "group": "" if line.group is None else str(line.group.path),
         "failure": line.failure,
         "warnings": sorted({text for run in members for text in run.info["warnings"]}),

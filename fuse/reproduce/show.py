@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...cache.layout import ARRAY_VIEWS
 from ...cache.reader import Store
 from ...console import table
 from ...errors import ConfigError
@@ -20,6 +21,7 @@ from ..evaluation.layout import (
     p_value,
     span,
 )
+from ..stream.options import pairs
 from .budget import told
 from .expand import Plan, Request, Room
 from .rows import Row
@@ -93,7 +95,10 @@ def head(result: Result) -> list[str]:
     given = {name: value for name, value in request.options.items() if name != "preset"}
     preset = str(request.options.get("preset") or "corrected")
     own = f" with {', '.join(f'{name} {value}' for name, value in given.items())}" if given else ""
-    lines += [f"run: preset {preset}{own}, from the cache (frozen encoders)", f"budget: {budget}"]
+    how = "from the cache (frozen encoders)"
+    if request.stream:
+        how = "encoders of films and texts trained too; lines of series alone from the cache"
+    lines += [f"run: preset {preset}{own}, {how}", f"budget: {budget}"]
     lines += [f"note: {text}" for text in plan.experiment.says]
     lines += [f"left out: {text}" for text in plan.skipped]
     return lines
@@ -145,7 +150,10 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         return ["Nothing was trained."]
     notes = [_SEEDS if "quantity" in judged else _resampled(judged)]
     if any(row["paper"] is not None and row["other_experiment"] for row in rows):
-        notes.append("≠: the paper trains an encoder that is frozen here; another experiment.")
+        notes.append(
+            "≠: another experiment: the paper trains an encoder that is frozen here, or takes "
+            "another one, or starts it elsewhere."
+        )
     notes += sorted({f"warning: {text}" for row in rows for text in row["warnings"]})
     notes += sorted({f"{row['method']} failed: {row['failure']}" for row in rows if row["failure"]})
     return notes
@@ -245,9 +253,15 @@ def _data(room: Room) -> str:
         parts[0] += "-shaped synthetic demo: no comparison with the paper means anything"
     if info.get("release"):
         parts.append(f"release {info['release']}")
+    trained = [entry.tries[0] for entry in room.entries if entry.tries[0].mode == "stream"]
     for text in room.modalities:
         name, _, space = text.partition("@")
-        store = Store.open(room.cache, name, space or None)
+        config = next((one for one in trained if name in pairs(one.trunk)), None)
+        if config is not None:
+            start = pairs(config.init).get(name, "random weights")
+            parts.append(f"{name}: {pairs(config.trunk)[name]}, trained end to end, from {start}")
+            continue
+        store = Store.open(room.cache, name, space or None, ARRAY_VIEWS)
         kind, origin = store.space.parts, store.provenance
         if store.space.view == "series":
             how = f"{SERIES[room.entries[0].tries[0].series_encoder]}, trained"
