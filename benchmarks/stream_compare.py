@@ -8,8 +8,9 @@ every stay is tested once by a model that has not seen its patient.
     python -m benchmarks.stream_compare C --data ROOT --side 64 --trunk resnet8 --seeds 0:4
     python -m benchmarks.stream_compare C --config TABLES/own.toml --task icu --seeds 0:4
 
-Rates and epochs were settled on validation stays of other seeds (`--validation` prints no more).
-What is trained is kept in the cache: a killed call continues.
+The rates of every arm are chosen from one grid, in each fold by its own validation stays, with a
+seed that is not among those that are judged. What is trained is kept in the cache: a killed call
+continues. `--validation` stops before any test stay is predicted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -39,9 +41,26 @@ from cm2.fuse.training.groups import parse_seeds
 from cm2.fuse.training.trainer import fuse
 
 FROZEN, STREAM, CACHED = "frozen cache", "stream", "stream, then cache"
-Job = tuple[str, int, int]
-"""Arm, seed, fold."""
 Cost = dict[str, float]
+K = TypeVar("K")
+
+
+class Rates(NamedTuple):
+    """Learning rates of the fusion and of the trunk; 0 where none is trained."""
+
+    fusion: float
+    trunk: float = 0.0
+
+
+Make = Callable[[int, int, Rates], dict[str, Any]]
+"""From seed, fold and rates to the options of a run."""
+
+
+class Arm(NamedTuple):
+    """One arm, trained: its runs by seed and fold, and the rates of every fold."""
+
+    runs: dict[tuple[int, int], str]
+    rates: tuple[Rates, ...]
 
 
 def main() -> None:
@@ -51,37 +70,43 @@ def main() -> None:
     source = {"data": given.data} if given.data else {"config": given.config}
     source |= {"cache": given.cache, "modality": given.modality}
     costs.encoded({**source, "level": "pixels", "side": given.side})
-    seeds, folds = parse_seeds(given.seeds), range(given.folds)
-
-    frozen: dict[int, str] = {}
-    for seed in seeds:
-        options = {"encoder": given.trunk, "weights": f"random:{seed}", "side": given.side}
-        frozen[seed] = costs.encoded(source | options)
-    configs = {
-        (STREAM, seed, fold): _streaming(given, seed, fold) for seed in seeds for fold in folds
-    }
-    runs = _trained(configs, given, costs)
-    for (_, seed, fold), run in tuple(runs.items()):
-        space = costs.encoded({**source, "weights": run})
-        configs[CACHED, seed, fold] = _cached(given, seed, fold, space)
-        configs[FROZEN, seed, fold] = _cached(given, seed, fold, frozen[seed])
-    runs = _trained(configs, given, costs)
-
-    groups = {
-        arm: _group(
-            given, arm, [RunDir.open(Path(run)) for job, run in runs.items() if job[0] == arm]
+    frozen = {
+        seed: costs.encoded(
+            {**source, "encoder": given.trunk, "weights": f"random:{seed}", "side": given.side}
         )
-        for arm in (FROZEN, STREAM, CACHED)
+        for seed in (given.tuning_seed, *given.seeds)
     }
+    behind = [Rates(rate) for rate in given.lr]
+    both = [Rates(fusion, trunk) for fusion in given.lr for trunk in given.lr_trunk]
+
+    def on_frozen(seed: int, fold: int, rates: Rates) -> dict[str, Any]:
+        return _cached(given, seed, fold, rates, frozen[seed])
+
+    def streaming(seed: int, fold: int, rates: Rates) -> dict[str, Any]:
+        return _streaming(given, seed, fold, rates)
+
+    arms = {
+        FROZEN: _train_arm(FROZEN, on_frozen, behind, given, costs),
+        STREAM: _train_arm(STREAM, streaming, both, given, costs),
+    }
+    learned = {
+        place: costs.encoded({**source, "weights": run}) for place, run in arms[STREAM].runs.items()
+    }
+
+    def on_learned(seed: int, fold: int, rates: Rates) -> dict[str, Any]:
+        return _cached(given, seed, fold, rates, learned[seed, fold])
+
+    arms[CACHED] = _train_arm(CACHED, on_learned, behind, given, costs)
+    for name, arm in arms.items():
+        values = [_validated(run) for run in arm.runs.values()]
+        print(f"{name}: validation AUROC {sum(values) / len(values):.3f}, {_told(arm.rates)}")
     if given.validation:
-        for arm, group in groups.items():
-            values = [run.metrics("val")["auroc"]["value"] for run in group.members]  # type: ignore[index]
-            print(arm, f"validation AUROC {sum(values) / len(values):.3f}, {len(values)} runs")
         return
+    groups = {name: _group(given, name, arm) for name, arm in arms.items()}
     for group in groups.values():
-        for run in group.members:
-            if run.metrics("test") is None:  # giving the command again is no second look
-                evaluate(run, given.cache, "test", replicates=0)
+        for member in group.members:
+            if member.metrics("test") is None:  # giving the command again is no second look
+                evaluate(member, given.cache, "test", replicates=0)
     _print(groups, costs, given)
 
 
@@ -98,19 +123,26 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--trunk", default="resnet8")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=1e-2)
-    parser.add_argument("--lr-trunk", type=float, default=1e-3)
-    parser.add_argument("--seeds", default="0:4")
+    parser.add_argument("--lr", type=_rates, default="1e-3,1e-2", help="grid, comma-separated")
+    parser.add_argument("--lr-trunk", type=_rates, default="1e-3,1e-2", help="grid of the trunk")
+    parser.add_argument("--seeds", type=parse_seeds, default="0:4")
+    parser.add_argument("--tuning-seed", type=int, default=100, help="chooses the rates")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--validation", action="store_true", help="judge no test stay")
     parser.add_argument("--out", type=Path, help="groups and costs; default: below the cache")
     given = parser.parse_args()
     given.out = given.out or given.cache / "stream_compare"
+    if given.tuning_seed in given.seeds:
+        parser.error(f"--tuning-seed {given.tuning_seed} is judged too: choose another")
     return given
 
 
-def _base(given: argparse.Namespace, seed: int, fold: int) -> dict[str, Any]:
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _base(given: argparse.Namespace, seed: int, fold: int, rates: Rates) -> dict[str, Any]:
     return {
         "task": given.task,
         "model": "single",
@@ -118,26 +150,28 @@ def _base(given: argparse.Namespace, seed: int, fold: int) -> dict[str, Any]:
         "epochs": given.epochs,
         "patience": given.epochs,
         "batch_size": 16,
-        "lr": given.lr,
+        "lr": rates.fusion,
         "seed": seed,
         "folds": given.folds,
         "fold": fold,
     }
 
 
-def _streaming(given: argparse.Namespace, seed: int, fold: int) -> dict[str, Any]:
+def _streaming(given: argparse.Namespace, seed: int, fold: int, rates: Rates) -> dict[str, Any]:
     return {
-        **_base(given, seed, fold),
+        **_base(given, seed, fold, rates),
         "mode": "stream",
         "modalities": (given.modality,),
         "trunk": (f"{given.modality}={given.trunk}",),
         "init": (f"{given.modality}=random:{seed}",),
-        "lr_trunk": given.lr_trunk,
+        "lr_trunk": rates.trunk,
     }
 
 
-def _cached(given: argparse.Namespace, seed: int, fold: int, space: str) -> dict[str, Any]:
-    return {**_base(given, seed, fold), "modalities": (f"{given.modality}@{space}",)}
+def _cached(
+    given: argparse.Namespace, seed: int, fold: int, rates: Rates, space: str
+) -> dict[str, Any]:
+    return {**_base(given, seed, fold, rates), "modalities": (f"{given.modality}@{space}",)}
 
 
 class Costs:
@@ -189,25 +223,59 @@ def _train(config: dict[str, Any], cache: Path) -> tuple[str, Cost]:
     return str(run.path), timer.cost
 
 
+def _train_arm(
+    name: str, make: Make, grid: Sequence[Rates], given: argparse.Namespace, costs: Costs
+) -> Arm:
+    """Choose rates in each fold by its validation stays, and train every seed with them."""
+    folds, seed = range(given.folds), given.tuning_seed
+    tried = _trained(
+        f"{name}, rates",
+        {(rates, fold): make(seed, fold, rates) for rates in grid for fold in folds},
+        given,
+        costs,
+    )
+    best = [
+        max(grid, key=lambda rates, fold=fold: _validated(tried[rates, fold]))  # type: ignore[misc]
+        for fold in folds
+    ]
+    places = [(seed, fold) for seed in (given.tuning_seed, *given.seeds) for fold in folds]
+    configs = {(seed, fold): make(seed, fold, best[fold]) for seed, fold in places}
+    return Arm(_trained(name, configs, given, costs), tuple(best))
+
+
 def _trained(
-    configs: dict[Job, dict[str, Any]], given: argparse.Namespace, costs: Costs
-) -> dict[Job, str]:
+    name: str, configs: dict[K, dict[str, Any]], given: argparse.Namespace, costs: Costs
+) -> dict[K, str]:
     """Train what is not trained yet, one run in each process."""
-    runs: dict[Job, str] = {}
+    runs: dict[K, str] = {}
     with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
         jobs = {job: pool.submit(_train, config, given.cache) for job, config in configs.items()}
         for place, (job, future) in enumerate(jobs.items(), 1):
             runs[job], cost = future.result()
             costs.add(Path(runs[job]).name, cost)
-            print(f"{place} of {len(jobs)}: {job[0]}, seed {job[1]}, fold {job[2]}", flush=True)
+            print(f"{name}: {place} of {len(jobs)}", flush=True)
     return runs
 
 
-def _group(given: argparse.Namespace, arm: str, runs: Sequence[RunDir]) -> RunGroup:
+def _validated(run: str) -> float:
+    value: float = RunDir.open(Path(run)).metrics("val")["auroc"]["value"]  # type: ignore[index]
+    return value
+
+
+def _told(rates: Sequence[Rates]) -> str:
+    """Rates of the folds, most frequent first."""
+    return "rates " + ", ".join(
+        f"{rate.fusion:g}" + (f" / {rate.trunk:g}" if rate.trunk else "") + f" ({n} folds)"
+        for rate, n in Counter(rates).most_common()
+    )
+
+
+def _group(given: argparse.Namespace, name: str, arm: Arm) -> RunGroup:
+    runs = [RunDir.open(Path(run)) for (seed, _), run in arm.runs.items() if seed in given.seeds]
     digest = fingerprint([run.info["identity"] for run in runs])
-    name = f"{arm.replace(', ', ' ').replace(' ', '-')}-{given.task}-{digest[:12]}"
+    folder = f"{name.replace(', ', ' ').replace(' ', '-')}-{given.task}-{digest[:12]}"
     content = {"identity": digest, "kind": "folds", "folds": given.folds}
-    return RunGroup.write(given.out / name, {run.path: run.config for run in runs}, content)
+    return RunGroup.write(given.out / folder, {run.path: run.config for run in runs}, content)
 
 
 def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace) -> None:
@@ -250,7 +318,7 @@ def _print(groups: dict[str, RunGroup], costs: Costs, given: argparse.Namespace)
     print(
         f"{given.task}, {given.trunk}, films {given.side} x {given.side}: {first['n']} stays, "
         f"{first['positives']} with the event, {first['seeds']} seeds, {given.folds} folds pooled, "
-        f"lr {given.lr:g}, lr of the trunk {given.lr_trunk:g}, {given.epochs} epochs"
+        f"{given.epochs} epochs"
     )
     head = ["arm", "metric", "value", "sd", "minus frozen", "minus stream"]
     head += ["encode s", "encode CPU s", "train s", "train CPU s"]
