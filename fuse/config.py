@@ -219,8 +219,9 @@ class FuseConfig(BaseModel):
     )
     init: tuple[str, ...] = Field(
         (),
-        description="Where an encoder starts: MODALITY=RUN, of a series in both modes; streamed "
-        "also MODALITY=PATH of weights or MODALITY=random:SEED; by default from the seed.",
+        description="Where an encoder starts: MODALITY=RUN, of a series in both modes, or "
+        "fusion=RUN for all that is behind the trunks; streamed also MODALITY=PATH of weights or "
+        "MODALITY=random:SEED; by default from the seed.",
     )
     crop: int = Field(
         0,

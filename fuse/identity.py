@@ -126,7 +126,7 @@ class Inputs:
             config, starts = settled(config, streamed, series)
         else:
             config, starts = settled_cached(config, series)
-        for name in streamed.keys() | starts.keys():
+        for name in (streamed.keys() | starts.keys()) & spaces.keys():
             weights = starts.get(name) or Weights(name, seed=0)
             spaces[name] |= {
                 "origin": f"trained, from {init_of(config, name)}",

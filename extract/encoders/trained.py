@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FUSION = "fusion"
+"""Stands where a modality is named for all of a run's model but the trunks."""
+
+_TRUNKS = "trunks."
+
+
 @dataclass(frozen=True)
 class Trained:
-    """The encoder of one modality of a run.
+    """The encoder of one modality of a run, or its model without trunks.
 
     Args:
         path: Directory of the run.
-        modality: The modality.
+        modality: The modality, or `FUSION`.
         facts: What the encoder is: `kind`, and what its kind needs.
         tensors: Its weights and buffers, by their names inside the encoder.
         subjects: Keys of the patients that the run was trained on, 16 hexadecimal digits each.
@@ -50,6 +56,12 @@ class Trained:
                 f"The run {path} is not finished. Give the `cm2 fuse` command that began it again."
             )
         tensors, meta = _read(path / RUN_BEST, (path / RUN_BEST).stat().st_mtime_ns)
+        subjects = subject_words(tensors[TRAINING_SUBJECTS].tolist())
+        task = str(meta["config"]["task"])
+        if modality == FUSION:
+            own = {n: t for n, t in tensors.items() if not n.startswith(_TRUNKS)}
+            del own[TRAINING_SUBJECTS]
+            return cls(path, FUSION, {"kind": FUSION}, own, subjects, task)
         encoders = dict(meta.get("encoders", {}))
         if modality not in encoders:
             offered = ", ".join(encoders) or "none"
@@ -61,8 +73,7 @@ class Trained:
         facts = dict(encoders[modality])
         prefix = str(facts.pop("prefix"))
         own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        subjects = subject_words(tensors[TRAINING_SUBJECTS].tolist())
-        return cls(path, modality, facts, own, subjects, str(meta["config"]["task"]))
+        return cls(path, modality, facts, own, subjects, task)
 
     def require(self, kind: str) -> None:
         """Raise UnsupportedError when the encoder is of another kind."""
@@ -88,4 +99,4 @@ def is_run(path: Path) -> bool:
     return (path / RUN_INFO).is_file()
 
 
-__all__ = ["Trained", "is_run"]
+__all__ = ["FUSION", "Trained", "is_run"]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...extract.encoders.trained import FUSION
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
 from ..methods.base import Options as MethodOptions
@@ -296,18 +297,21 @@ class FusionModel(nn.Module, ABC):
         raise NotImplementedError
 
     def begin(self, starts: Mapping[str, Weights]) -> None:
-        """Start encoders of series from those of other runs, before anything is fitted.
+        """Start from other runs, before anything is fitted.
 
         Args:
-            starts: Weights of runs, by modality.
+            starts: Weights of runs, by the series that they encode; under `FUSION` of all but the
+                trunks.
 
         Raises:
-            ConfigError: The model has no encoder that could start from them.
+            ConfigError: The model has no part that could start from them.
         """
-        from .series_start import load  # which looks for encoders, and they know this file
+        from .starts import load, load_fusion  # which look for encoders, and these know this file
 
-        for name, weights in starts.items():
-            load(self, name, weights)
+        if FUSION in starts:
+            load_fusion(self, starts[FUSION])
+        for name in starts.keys() - {FUSION}:
+            load(self, name, starts[name])
 
     @torch.no_grad()
     def weigh(self, y: Tensor) -> None:

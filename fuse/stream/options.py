@@ -10,6 +10,7 @@ from ...cache.layout import FILM_VIEWS
 from ...cache.store import Store
 from ...errors import ConfigError
 from ...extract.encoders.networks import NETWORKS
+from ...extract.encoders.trained import FUSION
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig, unknown
 from .text_start import described, is_text, names_files, text_start
@@ -78,7 +79,7 @@ def settled(
             "first, or give --trunk report=store."
         )
     trunks, inits = pairs(config.trunk), pairs(config.init)
-    started_names = [name for name in series if name in inits]
+    started_names = [name for name in (*series, FUSION) if name in inits]
     for option, given in (("trunk", trunks), ("init", inits)):
         for name in given.keys() - streamed.keys() - set(started_names if option == "init" else ()):
             raise ConfigError(
@@ -122,11 +123,11 @@ def settled(
 def started(
     config: FuseConfig, series: Collection[str]
 ) -> tuple[dict[str, str], dict[str, Weights]]:
-    """Say of each series with a start which weights that is.
+    """Say of each series with a start, and of `FUSION`, which weights that is.
 
     Args:
         config: Options as given.
-        series: Names of the series that start from a run.
+        series: Names of the series that start from a run, and `FUSION` if all but the trunks does.
 
     Returns:
         The hash of the weights in the form that a configuration holds, and the weights.
@@ -141,10 +142,10 @@ def started(
         starts[name] = Weights(name, path=Path(word).expanduser())
         if not starts[name].of_run:
             raise ConfigError(
-                f"init = '{name}={word}': the encoder of a series starts from a run, or "
-                "from the seed of this one without --init."
+                f"init = '{name}={word}': that is no run. {name} starts from a run, or from the "
+                "seed of this one without --init."
             )
-        starts[name].trained.require("lstm")
+        starts[name].trained.require(FUSION if name == FUSION else "lstm")
         words[name] = HASH + starts[name].sha256()
     return words, starts
 
@@ -165,13 +166,13 @@ def settled_cached(
         ConfigError: A start is named for what is no series, or is no run.
     """
     for name, word in pairs(config.init).items():
-        if name not in series:
+        if name not in (*series, FUSION):
             raise ConfigError(
                 f"init = '{name}={word}': mode = 'cached' trains encoders of series only "
                 f"({', '.join(series) or 'there is none'}). What made the vectors of {name} is "
                 f"chosen by `cm2 extract --modality {name} --weights`."
             )
-    words, starts = started(config, [name for name in series if init_of(config, name)])
+    words, starts = started(config, [name for name in (*series, FUSION) if init_of(config, name)])
     init = tuple(f"{name}={word}" for name, word in words.items())
     return config.model_copy(update={"init": init}), starts
 

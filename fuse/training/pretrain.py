@@ -131,7 +131,7 @@ def _before(config: FuseConfig, cache: Path, pretrain: Mapping[str, str]) -> dic
 def _require_series_encoder(identity: Identity, cache: Path, name: str) -> None:
     from ..data import load
     from ..inference import build
-    from ..models.series_start import encoder_of
+    from ..models.starts import encoder_of
 
     data = load(cache, identity.config, identity.cohort)
     encoder_of(build(data.specs, identity.config), name)

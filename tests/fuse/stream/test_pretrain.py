@@ -19,7 +19,7 @@ from cm2.cache.cohort import Cohort, write_labels
 from cm2.errors import ConfigError
 from cm2.fuse.group import RunGroup
 from cm2.fuse.inference import load_model
-from cm2.fuse.rundir import RunDir
+from cm2.fuse.rundir import BEST, RunDir
 from cm2.fuse.training import pretrain
 from cm2.fuse.training.groups import fuse_group
 from cm2.fuse.training.trainer import fuse
@@ -169,3 +169,17 @@ def test_words_that_name_no_modality_are_refused(word: str) -> None:
         "ehr": "",
         "report": "",
     }
+
+
+def test_all_but_the_trunks_starts_from_another_run(cache: Path, stream: ModuleType) -> None:
+    first = fuse(stream.options(model="concat", epochs=1), cache)
+    second = fuse(stream.options(model="concat", init=(f"fusion={first.path}",), **STILL), cache)
+    assert second.config.init[-1] == f"fusion=sha256:{sha256_file(first.path / BEST)}"
+    found, given = (load_model(run)[0].state_dict() for run in (second, first))
+    behind = [n for n in given if not n.startswith("trunks.") and "normaliser" not in n]
+    assert behind
+    for name in behind:
+        torch.testing.assert_close(found[name], given[name], rtol=0, atol=1e-6)
+    wider = stream.options(model="concat", hidden=16, init=(f"fusion={first.path}",))
+    with pytest.raises(ConfigError, match=r"model differs from this run's in .* and more"):
+        fuse(wider, cache)

@@ -1,4 +1,4 @@
-"""Encoders of series that start from another run, whatever method they stand in."""
+"""Encoders of series, or all that is behind the trunks, that start from another run."""
 
 from __future__ import annotations
 
@@ -26,6 +26,32 @@ def encoder_of(model: FusionModel, modality: str) -> SeriesEncoder:
     return part
 
 
+def load_fusion(model: FusionModel, weights: Weights) -> None:
+    """Start all but the trunks from the model of a run; normalisers follow the own stays.
+
+    Args:
+        model: The model.
+        weights: Of a run of the same method.
+
+    Raises:
+        ConfigError: It has other parts, or parts of other widths.
+    """
+    given = weights.trained.tensors
+    own = {n: t for n, t in model.state_dict().items() if not n.startswith("trunks.")}
+    shapes, found = (
+        {n: tuple(t.shape) for n, t in state.items() if "normaliser" not in n}
+        for state in (own, given)
+    )
+    apart = sorted(n for n in shapes.keys() | found.keys() if shapes.get(n) != found.get(n))
+    if apart:
+        raise ConfigError(
+            f"{weights.trained.path}: its model differs from this run's in {', '.join(apart[:4])}"
+            f"{' and more' if len(apart) > 4 else ''}. --init fusion=RUN needs the method, "
+            "modalities, widths and options of that run, and trunks as wide as its vectors."
+        )
+    model.load_state_dict({n: given[n] for n in shapes}, strict=False)
+
+
 def load(model: FusionModel, modality: str, weights: Weights) -> None:
     """Start the encoder of a series from the one that a run has trained.
 
@@ -50,4 +76,4 @@ def load(model: FusionModel, modality: str, weights: Weights) -> None:
     part.load_state_dict(weights.trained.tensors)
 
 
-__all__ = ["encoder_of", "load"]
+__all__ = ["encoder_of", "load", "load_fusion"]
