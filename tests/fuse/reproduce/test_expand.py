@@ -200,7 +200,7 @@ def test_the_budget_is_the_same_number_of_settings_for_every_method(
 ) -> None:
     (room,) = methods(iv, asking, tune=space((), 4), tries=4).rooms
     whole = [entry for entry in room.entries if entry.tries[0].options.candidates()]
-    assert {entry.tries[0].model for entry in whole} == {"logistic", "boosting"}
+    assert {entry.tries[0].model for entry in whole} == {"availability", "logistic", "boosting"}
     assert {len(entry.tries) for entry in whole} == {1}, "they choose among their own candidates"
     trained = [entry for entry in room.entries if entry not in whole]
     assert {len(entry.tries) for entry in trained} == {4}
