@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .layout import ARRAY_VIEWS, extract_again
+from .layout import ARRAY_VIEWS
 from .reader import Store
 from .stays import Cohort
-from .view import items_of, needed, present_items, refuse_films, stack, steps_of
+from .view import items_of, needed, present_of, refuse_films, stack, steps_of
 
 STAYS = 256
 
@@ -37,10 +37,7 @@ class StayBlocks:
     ) -> None:
         self._store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
         refuse_films(self._store)
-        links = cohort.links(modality).table["items"].to_pylist()
-        linked: list[list[str]] = [items or [] for items in links]
-        remedy = extract_again(cache, modality, cohort.name)
-        self._items = present_items(self._store, linked, remedy)
+        self._items = present_of(cache, cohort, self._store)
         self.name = modality
         self.space = self._store.space
         self.has = np.array([bool(items) for items in self._items], dtype=bool)

@@ -87,10 +87,11 @@ def numbered(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -
 def stays_with(cache: Path, cohort: Cohort, modality: str, space_id: str | None) -> np.ndarray:
     """Say which stays of a cohort have an item of a modality, [N] bool; no item is read."""
     store = Store.open(cache, modality, space_id, views=ARRAY_VIEWS)
-    return np.array([bool(items) for items in _present(cache, cohort, store)], dtype=bool)
+    return np.array([bool(items) for items in present_of(cache, cohort, store)], dtype=bool)
 
 
-def _present(cache: Path, cohort: Cohort, store: Store) -> list[list[str]]:
+def present_of(cache: Path, cohort: Cohort, store: Store) -> list[list[str]]:
+    """Linked items of each stay that a store holds; see `present_items`."""
     modality = store.space.modality
     linked = [items or [] for items in cohort.links(modality).table["items"].to_pylist()]
     return present_items(store, linked, extract_again(cache, modality, cohort.name))
@@ -99,7 +100,7 @@ def _present(cache: Path, cohort: Cohort, store: Store) -> list[list[str]]:
 def _view(cache: Path, cohort: Cohort, store: Store, *, numbers: bool) -> ModalityView:
     modality = store.space.modality
     links = cohort.links(modality)
-    present = _present(cache, cohort, store)
+    present = present_of(cache, cohort, store)
     distinct = sorted({item for items in present for item in items})
     if numbers:
         mask = _parts(store, distinct)

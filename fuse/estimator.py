@@ -153,7 +153,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 patients = np.unique(members, return_inverse=True)[1]
                 val = data.rows("val")
                 judge_best(state, data, val, patients[val])
-                self.copula_ = model.describe(data.batches(data.rows("val")))
+                self.copula_ = model.describe(data.batches(val))
         self.model_ = model.cpu().eval()
         self.history_ = state.history
         self.best_epoch_ = best_epoch(state.history, config.warmup)

@@ -126,4 +126,4 @@ def _row(
     }
 
 
-__all__ = ["HELD_OUT", "PAPER_EPOCHS", "TAU", "quantities", "rows_of_copula"]
+__all__ = ["HELD_OUT", "PAPER_EPOCHS", "PREFIX", "TAU", "quantities", "rows_of_copula"]

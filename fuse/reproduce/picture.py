@@ -20,7 +20,7 @@ from ..evaluation.svg import COLOR, SERIES, draw
 from ..evaluation.understanding import kendall
 from ..group import RunGroup
 from ..rundir import RunDir
-from .dependence import PAPER_EPOCHS, TAU
+from .dependence import PAPER_EPOCHS, PREFIX, TAU
 from .expand import Room
 from .judge import METRICS
 from .rows import Row
@@ -140,7 +140,7 @@ def _painter(
     def paint(figure: Figure) -> None:
         panels = np.atleast_1d(figure.subplots(1, len(names)))
         for axes, quantity in zip(panels, names, strict=True):
-            key = quantity if quantity == TAU else f"copula_{quantity}"
+            key = quantity if quantity == TAU else f"{PREFIX}{quantity}"
             for history in histories:
                 points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
                 if points:

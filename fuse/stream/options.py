@@ -79,9 +79,9 @@ def settled(
             "first, or give --trunk report=store."
         )
     trunks, inits = pairs(config.trunk), pairs(config.init)
-    started_names = [name for name in (*series, FUSION) if name in inits]
-    for option, given in (("trunk", trunks), ("init", inits)):
-        for name in given.keys() - streamed.keys() - set(started_names if option == "init" else ()):
+    starting = (*series, FUSION)
+    for option, given, others in (("trunk", trunks, ()), ("init", inits, starting)):
+        for name in given.keys() - streamed.keys() - set(others):
             raise ConfigError(
                 f"{option} = '{name}=…': no modality of that name is streamed; streamed are "
                 f"{', '.join(streamed)}."
@@ -89,7 +89,7 @@ def settled(
     pixels = {name: store for name, store in streamed.items() if store.space.view in FILM_VIEWS}
     _require_read(config, OF_FILMS, "films", bool(pixels))
     _require_read(config, OF_TEXTS, "texts", len(pixels) < len(streamed))
-    words, starts = started(config, started_names)
+    words, starts = started(config, series)
     inits |= words
     for name, store in streamed.items():
         if name not in pixels:
@@ -114,7 +114,7 @@ def settled(
             inits[name] = HASH + starts[name].sha256()
     update = {
         "trunk": tuple(f"{name}={trunks[name]}" for name in streamed),
-        "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *started_names)),
+        "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *words)),
         "crop": _crop(config, pixels) if pixels else 0,
     }
     return config.model_copy(update=update), starts
@@ -127,7 +127,7 @@ def started(
 
     Args:
         config: Options as given.
-        series: Names of the series that start from a run, and `FUSION` if all but the trunks does.
+        series: Names of the series.
 
     Returns:
         The hash of the weights in the form that a configuration holds, and the weights.
@@ -137,8 +137,10 @@ def started(
     """
     words: dict[str, str] = {}
     starts: dict[str, Weights] = {}
-    for name in series:
+    for name in (*series, FUSION):
         word = init_of(config, name)
+        if not word:
+            continue
         starts[name] = Weights(name, path=Path(word).expanduser())
         if not starts[name].of_run:
             raise ConfigError(
@@ -172,7 +174,7 @@ def settled_cached(
                 f"({', '.join(series) or 'there is none'}). What made the vectors of {name} is "
                 f"chosen by `cm2 extract --modality {name} --weights`."
             )
-    words, starts = started(config, [name for name in (*series, FUSION) if init_of(config, name)])
+    words, starts = started(config, series)
     init = tuple(f"{name}={word}" for name, word in words.items())
     return config.model_copy(update={"init": init}), starts
 
