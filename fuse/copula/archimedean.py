@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..readable import readable
 from .family import Copula, Params, checked_margins, need
 from .special import broadcast, broadcast_shape, pair_from_logit, softplus
 
@@ -184,7 +185,7 @@ class Archimedean(Copula):
 def _shared(available: Tensor) -> tuple[list[bool], list[bool]]:
     """Which margins every row has, and which some row has; unknown under torch.func."""
     M = available.shape[-1]
-    if torch._C._functorch.is_functorch_wrapped_tensor(available):
+    if not readable(available):
         return [False] * M, [True] * M
     rows = available.reshape(-1, M)
     return rows.all(0).tolist(), rows.any(0).tolist()

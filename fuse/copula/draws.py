@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..readable import readable
 from .couplings import Coupling, Pair
 from .family import Copula, Params
 from .mixture import Mixture
@@ -69,11 +70,6 @@ def where_absent(
     drawn = draw(*(x[:, row, m] for x in numbers), Mixture(*(part[m] for part in mix)))
     empty = drawn.new_zeros(*numbers[0].shape[:-1], drawn.shape[-1])
     return empty.index_put((torch.arange(len(drawn))[:, None], row, m), drawn)
-
-
-def readable(mask: Tensor) -> bool:
-    """Whether the values of a mask may choose what is computed; under torch.func they may not."""
-    return not torch._C._functorch.is_functorch_wrapped_tensor(mask)
 
 
 def alike(available: Tensor) -> list[tuple[Tensor, list[int], list[int]]]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, UnsupportedError
+from ..readable import readable
 from . import get_copula
 from .components import component_draws, component_log_ratio
 from .couplings import get_coupling
-from .draws import conditional, conditional_mean, readable, where_absent
+from .draws import conditional, conditional_mean, where_absent
 from .family import Copula
 from .marginals import MixtureMarginal
 from .mixture import Mixture, log_prob, rosenblatt_inverse, sample

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cm2.fuse.models import layers
 from cm2.fuse.models.layers import LSTM, Dropout, Normaliser, keep_some, masked_mean, unit_scale
 
 
@@ -43,6 +46,46 @@ def test_skipping_masked_steps_equals_packing_the_others() -> None:
         torch.testing.assert_close(last, hidden[-1], rtol=0, atol=1e-14)
     _, nothing = ours(x[:1], torch.zeros(1, 4, dtype=torch.bool))
     assert (nothing == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_long_series_read_by_onednn_equals_its_steps_written_out(
+    precision: str, gaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    lstm, x = LSTM(3, 5), torch.randn(8, layers.LONG, 3)
+    mask = torch.rand(8, layers.LONG) > (0.4 if gaps else -1.0)
+    mask[2] = False
+    found = []
+    read = Mock(wraps=torch.lstm)
+    monkeypatch.setattr(torch, "lstm", read)
+    for long in (layers.LONG, layers.LONG + 1):
+        monkeypatch.setattr(layers, "LONG", long)
+        values = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            states, last = lstm(values, mask)
+        loss = states.square().sum() + last.sum()
+        gradients = torch.autograd.grad(loss, [values, *lstm.parameters()])
+        found.append([states, last, *gradients])
+    assert read.call_count == 2  # one for each layer, none of them by the steps written out
+    for one, other in zip(*found, strict=True):
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(
+            one, other, rtol=0, atol=scale * (1e-6 if precision == "fp32" else 2e-2)
+        )
+
+
+def test_members_of_an_ensemble_and_double_precision_are_not_read_by_onednn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "lstm", Mock(side_effect=AssertionError))
+    lstm, x = LSTM(3, 5), torch.randn(4, layers.LONG, 3)
+    mask = torch.ones(4, layers.LONG, dtype=torch.bool)
+    stacked = {name: torch.stack([p, p]) for name, p in lstm.named_parameters()}
+    states, _ = torch.func.vmap(lambda p: torch.func.functional_call(lstm, p, (x, mask)))(stacked)
+    assert states.shape == (2, 4, layers.LONG, 5)
+    lstm.double()(x.double(), mask)
 
 
 def test_dropout_follows_its_noise_and_keeps_the_mean() -> None:
