@@ -11,8 +11,9 @@ want of it. The LSTM's time steps are products like any other.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from benchmarks.timing import in_turns
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import build
 from cm2.fuse.methods import trained_by_steps
+from cm2.fuse.models import layers
 from cm2.fuse.models.interface import FusionBatch, FusionModel, Hyper, ModalitySpec, pattern_ids
 from cm2.fuse.presets import presets
 from cm2.fuse.training.course import make_optimizer
@@ -37,12 +39,25 @@ PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.o
 
 
 class Recorder(TorchDispatchMode):
-    """Keep the shapes of all matrix products, and count all other operations."""
+    """Keep the shapes of all matrix products, and count all other operations.
+
+    While it records, long series are read step by step: oneDNN does not show its products.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.products: list[tuple[Any, list[Tensor]]] = []
         self.operations = 0
+        self._long = layers.LONG
+
+    def __enter__(self) -> Self:
+        layers.LONG = sys.maxsize
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        layers.LONG = self._long
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record one operation and let it be."""

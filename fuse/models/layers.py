@@ -89,7 +89,7 @@ class LSTM(nn.Module):
         )
         if _suits_onednn(into, mask):
             return _read_with_onednn(x, mask, into, back, bias)
-        keep, back = mask.unsqueeze(-1).unbind(1), back.T
+        keep = mask.unsqueeze(-1).unbind(1)
         # Steps first, so that each is one block of memory; states stay in their own precision.
         inputs = nn.functional.linear(x.transpose(0, 1), into, bias).to(bias.dtype).unbind(0)
         # The state before the first step is zero: no recurrent product, no forget gate.
@@ -98,7 +98,8 @@ class LSTM(nn.Module):
         state = torch.where(keep[0], o.sigmoid() * cell.tanh(), 0.0)
         states = [state]
         for t in range(1, len(inputs)):
-            i, f, g, o = (inputs[t] + state @ back).chunk(4, -1)
+            # Not `@` of a transposed view, whose gradient has not the layout of the weights.
+            i, f, g, o = (inputs[t] + nn.functional.linear(state, back)).chunk(4, -1)
             cell_next = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
             cell = torch.where(keep[t], cell_next, cell)

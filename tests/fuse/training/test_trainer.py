@@ -414,7 +414,9 @@ def test_weights_of_the_last_epoch_differ_from_the_best(small_cache: Path, place
     assert same == (run.info["best_epoch"] == run.info["epochs"])
 
 
-def test_the_numbers_of_this_numerics_version(undisturbed: dict[str, str], small_cache: Path) -> None:
+def test_the_numbers_of_this_numerics_version(
+    undisturbed: dict[str, str], small_cache: Path
+) -> None:
     # When this fails on purpose, raise NUMERICS_VERSION in fuse/identity.py.
     losses = [row["val_loss"] for row in fuse(config(), small_cache).history]
     assert losses == pytest.approx(GOLDEN, rel=1e-3)
