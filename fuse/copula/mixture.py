@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..readable import readable
 from .normal import (
     LOG_SQRT_2PI,
     SQRT_HALF,
@@ -25,6 +26,8 @@ from .normal import (
 
 # Reaches float64 rounding from any bracket of `_bracket` (tests/fuse/copula/test_mixture.py).
 SOLVER_STEPS = 12
+# Five to seven settle nearly all roots; the others are bracketed.
+NEWTON_STEPS = 8
 
 
 class Mixture(NamedTuple):
@@ -166,9 +169,53 @@ def _solve(
 ) -> Tensor:
     """x with log sum_k w_k Phi((x - mu_k) / s_k) = log_small, components last; float64.
 
-    Newton on the logarithm, by bisection where it leaves the bracket.
+    Plain Newton settles all but a few roots; those are bracketed.
     """
     roots = means + stds * quantile.unsqueeze(-1)
+    log_weights, means, stds = (part.expand_as(roots) for part in (log_weights, means, stds))
+    if not readable(log_small):
+        return _solve_safely(log_small, roots, log_weights, means, stds)
+    x, settled = _newton(log_small, roots, log_weights.exp(), means, stds)
+    if not settled.all():
+        left = (~settled).nonzero(as_tuple=True)
+        parts = (part[left] for part in (log_small, roots, log_weights, means, stds))
+        x = x.index_put(left, _solve_safely(*parts))
+    return x
+
+
+def _newton(
+    log_small: Tensor, roots: Tensor, weights: Tensor, means: Tensor, stds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Newton on the logarithm, with probabilities in plain numbers, between the extreme roots.
+
+    Returns:
+        Points, and whether the last step to each was so small that what is left is rounding.
+    """
+    low, high, finest = roots.amin(-1), roots.amax(-1), stds.amin(-1)
+    x = (weights * roots).sum(-1)
+    settled = torch.zeros_like(x, dtype=torch.bool)
+    rate, density = SQRT_HALF / stds, 2.0 * math.exp(-LOG_SQRT_2PI) * weights / stds
+    for _ in range(NEWTON_STEPS):
+        z = (means - x.unsqueeze(-1)) * rate
+        tail = (weights * torch.erfc(z)).sum(-1)  # erfc is twice the probability
+        slope = (density * torch.exp(-z.square())).sum(-1)
+        step = (torch.log(0.5 * tail) - log_small) * tail / slope
+        # A settled root rests: how many steps the others need must not change its last digit.
+        x = torch.where(settled, x, torch.clamp(x - step, low, high))
+        # Never where a number has underflowed: the step is infinite then, or not a number.
+        settled = settled | (step.abs() <= 1e-7 * finest)
+        if settled.all():
+            break
+    return x, settled & (log_small > -600.0)
+
+
+def _solve_safely(
+    log_small: Tensor, roots: Tensor, log_weights: Tensor, means: Tensor, stds: Tensor
+) -> Tensor:
+    """Newton on the logarithm in a bracket, by bisection where it leaves it; `roots` by component.
+
+    A fixed number of steps, whatever the values.
+    """
     low, high = _bracket(log_small, roots, log_weights, means, stds)
     x = 0.5 * (low + high)
     # A converged step may leave the bracket by rounding, which is no reason to bisect.

@@ -6,7 +6,7 @@ both are written out here. Nothing branches on a tensor's value where it must no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -89,22 +89,31 @@ class LSTM(nn.Module):
         )
         if _suits_onednn(into, mask):
             return _read_with_onednn(x, mask, into, back, bias)
-        keep = mask.unsqueeze(-1).unbind(1)
         # Steps first, so that each is one block of memory; states stay in their own precision.
         inputs = nn.functional.linear(x.transpose(0, 1), into, bias).to(bias.dtype).unbind(0)
+        kept = _keeping(mask)
         # The state before the first step is zero: no recurrent product, no forget gate.
         i, _, g, o = inputs[0].chunk(4, -1)
-        cell = torch.where(keep[0], i.sigmoid() * g.tanh(), 0.0)
-        state = torch.where(keep[0], o.sigmoid() * cell.tanh(), 0.0)
+        none = torch.zeros_like(i)
+        cell = kept(0, i.sigmoid() * g.tanh(), none)
+        state = kept(0, o.sigmoid() * cell.tanh(), none)
         states = [state]
         for t in range(1, len(inputs)):
             # Not `@` of a transposed view, whose gradient has not the layout of the weights.
             i, f, g, o = (inputs[t] + nn.functional.linear(state, back)).chunk(4, -1)
             cell_next = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-            state = torch.where(keep[t], o.sigmoid() * cell_next.tanh(), state)
-            cell = torch.where(keep[t], cell_next, cell)
+            state = kept(t, o.sigmoid() * cell_next.tanh(), state)
+            cell = kept(t, cell_next, cell)
             states.append(state)
         return torch.stack(states).transpose(0, 1)
+
+
+def _keeping(mask: Tensor) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """Choose the new value of step t where it counts, else the old one; ``(B, L)`` bool."""
+    if mask.device.type == "cpu" and readable(mask) and bool(mask.all()):
+        return lambda t, new, old: new
+    steps = mask.unsqueeze(-1).unbind(1)
+    return lambda t, new, old: torch.where(steps[t], new, old)
 
 
 def _suits_onednn(weights: Tensor, mask: Tensor) -> bool:

@@ -155,6 +155,34 @@ def test_inverse_converges_for_thousands_of_awkward_mixtures(
     assert error(torch.minimum(*again), torch.minimum(log_u, log_sf)) < 1e-9
 
 
+@pytest.mark.parametrize("apart", [1.0, 8.0, 40.0])
+def test_roots_of_plain_newton_and_of_the_bracket_agree(
+    apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (400, 3, 4)
+    means = apart * torch.randn(shape, generator=generator, dtype=torch.float64)
+    stds = torch.exp(0.7 * torch.randn(shape, generator=generator, dtype=torch.float64))
+    logits = 2.0 * torch.randn(shape[:2], generator=generator, dtype=torch.float64)
+    mix = Mixture(torch.log_softmax(logits, -1), means, stds)
+    log_u = -60.0 * torch.rand(400, 4, generator=generator, dtype=torch.float64).square() - 1e-3
+    pair = log_u, torch.log(-torch.expm1(log_u))
+    shares = []
+
+    def watched(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+        x, settled = newton(*arguments)
+        shares.append(settled.double().mean())
+        return x, settled
+
+    newton = functions._newton
+    monkeypatch.setattr(functions, "_newton", watched)
+    quick = rosenblatt_inverse(*pair, mix)
+    assert float(torch.stack(shares).mean()) > (0.95 if apart == 1.0 else 0.5)
+    monkeypatch.setattr(functions, "readable", lambda _: False)  # as under torch.func
+    torch.testing.assert_close(quick, rosenblatt_inverse(*pair, mix), rtol=1e-11, atol=1e-11)
+    assert len(shares) == 4, "the second way brackets every root"
+
+
 def test_gradient_stays_finite_in_the_gap_between_two_components() -> None:
     mix = Mixture(
         torch.log(torch.tensor([0.5, 0.5])),
