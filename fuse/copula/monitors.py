@@ -47,12 +47,12 @@ def ks_bound(rows: Tensor, coordinates: int, level: float = 0.01) -> Tensor:
     return torch.sqrt(math.log(2 * coordinates / level) / (2 * rows.double().clamp_min(1.0)))
 
 
-def _covariance(x: Tensor, available: Tensor) -> Tensor:
+def _centred(x: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows less their mean, ``(M, N, D)``, and the share of each in a mean, ``(M, N, 1)``."""
     share = available.to(x.dtype) / available.sum(0).clamp_min(1)  # (N, M)
     rows = torch.where(available.unsqueeze(-1), x, 0.0).transpose(0, 1)
     mass = share.T.unsqueeze(-1)
-    centred = rows - (mass * rows).sum(1, keepdim=True)
-    return centred.mT @ (mass * centred)
+    return rows - (mass * rows).sum(1, keepdim=True), mass
 
 
 def effective_rank(x: Tensor, available: Tensor) -> Tensor:
@@ -68,7 +68,8 @@ def effective_rank(x: Tensor, available: Tensor) -> Tensor:
     Returns:
         Shape (M,).
     """
-    values = torch.linalg.eigvalsh(_covariance(x, available)).clamp_min(0.0)
+    centred, mass = _centred(x, available)
+    values = torch.linalg.eigvalsh(centred.mT @ (mass * centred)).clamp_min(0.0)
     tiny = torch.finfo(x.dtype).tiny
     share = values / values.sum(-1, keepdim=True).clamp_min(tiny)
     return torch.exp(-torch.xlogy(share, share).sum(-1))
@@ -81,4 +82,5 @@ def spread(x: Tensor, available: Tensor) -> Tensor:
         x: Shape (N, M, D).
         available: Bool, (N, M).
     """
-    return _covariance(x, available).diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
+    centred, mass = _centred(x, available)
+    return (mass * centred.square()).sum(1).mean(-1).sqrt()
