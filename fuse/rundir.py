@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..cache import atomic
-from ..cache.layout import RUN_BEST, RUN_INFO
+from ..cache.layout import RUN_BEST, RUN_INFO, RUNS
 from ..errors import ConfigError, DataError, IntegrityError
 from .config import FuseConfig
 
@@ -155,8 +155,11 @@ class RunDir:
         """
         path = self._predictions(split)
         if not path.is_file():
+            home = self.path.absolute().parent
+            cache = home.parent if home.name == RUNS else "CACHE"
             raise DataError(
-                f"{path} is not there: `cm2 evaluate {self.path} --split {split}` makes it."
+                f"{path} is not there: `cm2 evaluate {self.path} --cache {cache} --split {split}` "
+                "makes it."
             )
         digest = self.info.get("predictions", {}).get(split)
         return atomic.read_parquet(path, digest, self._remedy)

@@ -86,9 +86,12 @@ def test_altered_predictions_are_refused(copy: RunDir) -> None:
         copy.predictions("val")
 
 
-def test_predictions_that_were_not_made_name_the_command(run: RunDir) -> None:
-    with pytest.raises(DataError, match="cm2 evaluate"):
+def test_predictions_that_were_not_made_name_the_command(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"cm2 evaluate {run.path} --cache CACHE --split test"):
         run.predictions("test")
+    inside = Path(shutil.copytree(run.path, tmp_path / "cache/runs/one"))
+    with pytest.raises(DataError, match=f"--cache {tmp_path / 'cache'} --split test"):
+        RunDir.open(inside).predictions("test")
 
 
 def test_looks_are_counted(copy: RunDir) -> None:
