@@ -9,6 +9,8 @@ C  `cm2 sweep` with one process per core
 S  `cm2 sweep --jobs 1`: what the processes add
 P  `cm2 sweep --precision bf16`
 D  `cm2 sweep --halving`: settings per hour, and whether its best setting is that of C
+E  `cm2 sweep --engine ensemble`: runs of one shape at once, in each of the processes
+F  the same with `--halving`
 
 All take turns. On a machine that others use too, only ratios of one round mean something. What
 processes can gain at all is measured too: bare training loops, one in each core, against one alone.
@@ -150,7 +152,7 @@ def main() -> None:
     parser.add_argument("--batch-size", default="64")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--alone", type=int, default=6, help="runs of the ways A and B")
-    parser.add_argument("--arms", default="ABCSPD")
+    parser.add_argument("--arms", default="ABCSPDEF")
     parser.add_argument("--rates", type=int, default=len(LR), help="learning rates in the grid")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -170,6 +172,7 @@ def main() -> None:
     loop += [",".join(sorted({s[i] for s in alone})) for i in (0, 1)]
     loop += [str(len(alone))]
     more = {"C": [], "S": ["--jobs", "1"], "P": ["--precision", "bf16"], "D": ["--halving"]}
+    more |= {"E": ["--engine", "ensemble"], "F": ["--engine", "ensemble", "--halving"]}
     seconds: dict[str, list[float]] = {name: [] for name in options.arms}
     best: dict[str, object] = {}
     for _ in range(options.rounds):
@@ -187,7 +190,8 @@ def main() -> None:
                 best[name] = json.loads(printed)["best"][0]["setting"]
             seconds[name].append(took)
             print(f"{name}: {took:.2f} s for a setting", file=sys.stderr)
-    ways = (("C", "A"), ("C", "B"), ("C", "S"), ("P", "C"), ("D", "A"), ("D", "C"))
+    ways = [("C", "A"), ("C", "B"), ("C", "S"), ("P", "C"), ("D", "A"), ("D", "C")]
+    ways += [("E", "A"), ("E", "C"), ("F", "A"), ("F", "C")]
     rows = {n: round(3600 / statistics.median(v), 1) for n, v in seconds.items()}
     ratio = {
         f"{one} / {other}": [

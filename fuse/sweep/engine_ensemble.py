@@ -1,8 +1,8 @@
 """Train runs of one shape at once, by mapping their model over stacked parameters.
 
 Worth it where starting a computation costs more than the computation: on a GPU, and for small
-models. A run ends as it would alone up to rounding, not to the bit. What cannot be mapped is
-trained by processes.
+models. Every process trains an ensemble of its own. A run ends as it would alone up to rounding,
+not to the bit. What cannot be mapped is trained run by run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ...errors import BusyError, CM2Error, IntegrityError, ResourceError
+from ...errors import CM2Error
 from ...progress import Stop
 from ..identity import Inputs
 from . import engine_local
@@ -25,8 +25,8 @@ When = Literal["ensemble", "auto"]
 SMALLEST = 16
 """Runs of one shape below which measuring costs more than it saves."""
 
-WORTH = 0.95
-"""Share of a process that a busy core really adds (docs/performance.md)."""
+WORTH = 1.1
+"""Gain below which runs are rather trained one by one, which can be repeated to the bit."""
 
 
 def compute(
@@ -37,27 +37,28 @@ def compute(
     Args:
         tasks: Runs to train.
         context: What workers must know.
-        jobs: Processes for what is trained apart.
+        jobs: Processes.
         when: `ensemble` trains all runs of one shape together, `auto` where a few measured steps
-            say that it beats `jobs` processes.
+            say that it is faster.
         may: Asked before runs are begun.
         stop: Looked at after every epoch.
     """
-    left = list(tasks)
+    pieces = _pieces(tasks, context, jobs, when)
+    return engine_local.compute_pieces(pieces, context, jobs, may, stop)
+
+
+def _pieces(
+    tasks: Sequence[Task], context: Context, jobs: int, when: When
+) -> list[engine_local.Piece]:
+    """What is trained together: as large as memory allows, and enough for every process."""
     inputs = Inputs(Path(context.cache))
-    said = set[str]()
+    pieces: list[engine_local.Piece] = []
+    together, said = set[int](), set[str]()
     for group in _groups(tasks, when):
-        size = _chunk(group, inputs, context, jobs, when, said)
-        if not size:
-            continue
-        for start in range(0, len(group), size):
-            if not may():
-                return
-            yield from _together(group[start : start + size], inputs, context, stop)
-        done = {task.index for task in group}
-        left = [task for task in left if task.index not in done]
-    if left:
-        yield from engine_local.compute(left, context, jobs, may, stop)
+        if size := _size(group, inputs, context, jobs, when, said):
+            pieces += [group[start : start + size] for start in range(0, len(group), size)]
+            together |= {task.index for task in group}
+    return pieces + [[task] for task in tasks if task.index not in together]
 
 
 def _groups(tasks: Sequence[Task], when: When) -> list[list[Task]]:
@@ -79,10 +80,10 @@ def _groups(tasks: Sequence[Task], when: When) -> list[list[Task]]:
 
 def _say_apart(*reasons: str) -> None:
     for reason in reasons:
-        _log.warning(f"Trained by one process for each run: {reason}.")
+        _log.warning(f"Trained run by run: {reason}.")
 
 
-def _chunk(
+def _size(
     group: list[Task],
     inputs: Inputs,
     context: Context,
@@ -90,7 +91,7 @@ def _chunk(
     when: When,
     said: set[str],
 ) -> int:
-    """How many runs to train at a time; 0 if processes are faster."""
+    """How many runs to train at a time; 0 if one by one is as fast."""
     from ..training.device import choose
     from ..training.gain import gain, unmapped
     from ..training.memory import largest_chunk
@@ -102,7 +103,7 @@ def _chunk(
         _say_apart(*({reason} - said))
         said.add(reason)
         return 0
-    size = largest_chunk(configs, data)
+    size = min(largest_chunk(configs, data, jobs), -(-len(group) // jobs))
     if when == "ensemble":
         return size
     if size < 2:
@@ -111,39 +112,12 @@ def _chunk(
         found = gain(configs[:size], data)
     except CM2Error:  # whoever fails is told apart from the others by a run of its own
         return 0
-    better = found > WORTH * jobs
+    better = found > WORTH
     _log.info(
-        f"An ensemble of {size} runs is {found:.1f} x one after another, {jobs} processes about "
-        f"{WORTH * jobs:.1f} x: {'ensembles' if better else 'processes'}."
+        f"An ensemble of {size} runs is {found:.1f} x one after another: "
+        f"{'ensembles' if better else 'single runs'}, in {jobs} processes."
     )
     return size if better else 0
-
-
-def _together(
-    tasks: Sequence[Task], inputs: Inputs, context: Context, stop: Stop
-) -> Iterator[Outcome]:
-    from ..training.ensemble import train_ensemble
-
-    with engine_local.quiet():
-        outcomes = train_ensemble(
-            [task.config for task in tasks],
-            inputs.cache,
-            device=context.device,
-            chunk=len(tasks),
-            stop=stop,
-            inputs=inputs,
-            until=tasks[0].until,
-            sweep=context.sweep,
-        )
-    for task, (run, error) in zip(tasks, outcomes, strict=True):
-        if error is None:
-            yield Outcome(task.index, "finished" if run.finished else "paused")
-        elif isinstance(error, BusyError):
-            yield Outcome(task.index, "busy", str(error))
-        elif isinstance(error, (ResourceError, IntegrityError)):
-            raise error
-        else:
-            yield Outcome(task.index, "failed", str(error))
 
 
 __all__ = ["compute"]

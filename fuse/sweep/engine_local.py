@@ -1,4 +1,4 @@
-"""Train runs on this machine: in this process, or in several that train one run each at a time.
+"""Train runs on this machine: in this process, or in several with one piece of work at a time.
 
 Processes have one thread each, which beats several threads on one run by far. Each reads the
 cache once. One that dies is replaced, and its run begun again.
@@ -24,17 +24,35 @@ from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
 
 _TICK = 0.5  # seconds between two looks at the stop
 
+Piece = Sequence[Task]
+"""Runs that one worker trains together; most often one."""
+
 
 def compute(
     tasks: Sequence[Task], context: Context, jobs: int, may: May, stop: Stop
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every task, in any order.
+    """Train every run by itself; see `compute_pieces`.
 
     Args:
         tasks: Runs to train.
         context: What workers must know.
         jobs: Processes; 1 trains in this one.
         may: Asked before a run is begun.
+        stop: Looked at all the time.
+    """
+    return compute_pieces([[task] for task in tasks], context, jobs, may, stop)
+
+
+def compute_pieces(
+    pieces: Sequence[Piece], context: Context, jobs: int, may: May, stop: Stop
+) -> Iterator[Outcome]:
+    """Yield the outcome of every task, in any order.
+
+    Args:
+        pieces: Runs to train; those of one piece are trained together.
+        context: What workers must know.
+        jobs: Processes; 1 trains in this one.
+        may: Asked before a piece is begun.
         stop: Looked at all the time; once it is requested, runs stop after their epoch.
 
     Raises:
@@ -43,27 +61,28 @@ def compute(
         IntegrityError: A file of the cache is not what was written.
     """
     if jobs == 1:
-        yield from _here(tasks, context, may, stop)
+        yield from _here(pieces, context, may, stop)
         return
-    pool = _Pool(context, min(jobs, len(tasks)))
+    pool = _Pool(context, min(jobs, len(pieces)))
     try:
-        yield from pool.run(tasks, may, stop)
+        yield from pool.run(pieces, may, stop)
     finally:
         pool.close()
 
 
-def _here(tasks: Sequence[Task], context: Context, may: May, stop: Stop) -> Iterator[Outcome]:
+def _here(pieces: Sequence[Piece], context: Context, may: May, stop: Stop) -> Iterator[Outcome]:
     worker = Worker(context)
-    for task in tasks:
+    for piece in pieces:
         if not may():
             return
         stop.check("every finished epoch is stored")
         with quiet():
-            outcome = worker(task, stop)
-        outcome.raise_fatal()
-        if outcome.kind == "stopped":
-            raise Interrupted(outcome.reason, outcome.exit_code)
-        yield outcome
+            outcomes = worker.work(piece, stop)
+        for outcome in outcomes:
+            outcome.raise_fatal()
+            if outcome.kind == "stopped":
+                raise Interrupted(outcome.reason, outcome.exit_code)
+        yield from outcomes
 
 
 @contextmanager
@@ -84,12 +103,12 @@ class _Pool:
     def __init__(self, context: Context, jobs: int) -> None:
         self._context = context
         self._jobs = jobs
-        self._doing: dict[subprocess.Popen[str], Task | None] = {}
+        self._doing: dict[subprocess.Popen[str], Piece | None] = {}
         self._selector = selectors.DefaultSelector()
         self._begun: Counter[int] = Counter()
 
-    def run(self, tasks: Sequence[Task], may: May, stop: Stop) -> Iterator[Outcome]:
-        waiting = deque(tasks)
+    def run(self, pieces: Sequence[Piece], may: May, stop: Stop) -> Iterator[Outcome]:
+        waiting = deque(pieces)
         refusal: Interrupted | None = None
         while waiting or any(self._doing.values()):
             if refusal is None:
@@ -102,52 +121,49 @@ class _Pool:
                 waiting.clear()
             self._hand_out(waiting)
             for key, _ in self._selector.select(_TICK):
-                outcome = self._hear(key.data, waiting, final=refusal is not None)
-                if outcome is None:
-                    continue
-                outcome.raise_fatal()
-                if outcome.kind != "stopped":
-                    yield outcome
+                for outcome in self._hear(key.data, waiting, final=refusal is not None):
+                    outcome.raise_fatal()
+                    if outcome.kind != "stopped":
+                        yield outcome
         if refusal is not None:
             raise refusal
 
-    def _hand_out(self, waiting: deque[Task]) -> None:
-        for process, task in list(self._doing.items()):
-            if waiting and task is None:
+    def _hand_out(self, waiting: deque[Piece]) -> None:
+        for process, piece in list(self._doing.items()):
+            if waiting and piece is None:
                 self._give(process, waiting.popleft())
         while waiting and len(self._doing) < self._jobs:
             self._give(self._start(), waiting.popleft())
 
-    def _give(self, process: subprocess.Popen[str], task: Task) -> None:
-        self._doing[process] = task
-        self._begun[task.index] += 1
-        self._tell(process, json.dumps(task.to_json()))
+    def _give(self, process: subprocess.Popen[str], piece: Piece) -> None:
+        self._doing[process] = piece
+        self._begun[piece[0].index] += 1
+        self._tell(process, json.dumps([task.to_json() for task in piece]))
 
     def _hear(
-        self, process: subprocess.Popen[str], waiting: deque[Task], final: bool
-    ) -> Outcome | None:
+        self, process: subprocess.Popen[str], waiting: deque[Piece], final: bool
+    ) -> list[Outcome]:
         assert process.stdout is not None
         line = process.stdout.readline()
-        task = self._doing[process]
+        piece = self._doing[process]
         if line.endswith("\n"):
             self._doing[process] = None
-            return Outcome(**json.loads(line))
+            return [Outcome(**content) for content in json.loads(line)]
         self._selector.unregister(process.stdout)
         code = process.wait()
         del self._doing[process]
         _close(process)
-        if task is None or final:
-            return None
-        if self._begun[task.index] < ATTEMPTS:
-            waiting.appendleft(task)
-            return None
+        if piece is None or final:
+            return []
+        if self._begun[piece[0].index] < ATTEMPTS:
+            waiting.appendleft(piece)
+            return []
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Outcome(
-            task.index,
-            "failed",
+        reason = (
             f"Its worker died {ATTEMPTS} times ({how}). Perhaps memory is short: lower --jobs or "
-            "--batch-size, then give --retry.",
+            "--batch-size, then give --retry."
         )
+        return [Outcome(task.index, "failed", reason) for task in piece]
 
     def _start(self) -> subprocess.Popen[str]:
         one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -171,14 +187,14 @@ class _Pool:
             process.stdin.write(line + "\n")
 
     def _ask_to_stop(self) -> None:
-        for process, task in self._doing.items():
-            if task is not None:
+        for process, piece in self._doing.items():
+            if piece is not None:
                 process.terminate()
 
     def close(self) -> None:
         """End every process: idle ones by themselves, others at once."""
-        for process, task in self._doing.items():
-            if task is not None:
+        for process, piece in self._doing.items():
+            if piece is not None:
                 process.kill()
             assert process.stdin is not None
             with suppress(BrokenPipeError):
@@ -196,4 +212,4 @@ def _close(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-__all__ = ["compute", "quiet"]
+__all__ = ["Piece", "compute", "compute_pieces", "quiet"]

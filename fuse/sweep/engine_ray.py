@@ -124,7 +124,8 @@ def train_in_worker(context: dict[str, Any], task: dict[str, Any]) -> dict[str, 
         An `Outcome` as JSON.
     """
     worker = _workers.setdefault(context["sweep"] or "", Worker(Context(**context)))
-    return worker.take(task, never()).to_json()
+    (outcome,) = worker.take([task], never())
+    return outcome.to_json()
 
 
 def _ray() -> Any:

@@ -1,4 +1,4 @@
-"""A worker process: tasks come as lines of JSON on its input, outcomes leave on its output.
+"""A worker process: a line of JSON on its input is one or more tasks, each answered by outcomes.
 
 `python -m cm2.fuse.sweep.process` is started by `engine_local`. It ends when its input does, at
 once if it is in the middle of a run: its starter is gone, and no orphan may hold the run.
@@ -32,10 +32,10 @@ def main() -> None:
     worker = Worker(Context(**json.loads(lines.get())))
     idle.set()
     while line := lines.get():
-        outcome = worker.take(json.loads(line), stop)
+        outcomes = worker.take(json.loads(line), stop)
         idle.set()
         try:
-            out.write(json.dumps(outcome.to_json()) + "\n")
+            out.write(json.dumps([outcome.to_json() for outcome in outcomes]) + "\n")
         except BrokenPipeError:  # the starter is gone; the run is stored
             os._exit(1)
 

@@ -1,9 +1,9 @@
-"""One run of a sweep as a piece of work, and who does it: the part that every engine shares."""
+"""Runs of a sweep as pieces of work, and who does them: the part that every engine shares."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -55,7 +55,7 @@ class Task:
         return {"index": self.index, "config": config, "until": self.until, "source": own}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote, and load the method.
 
         Raises:
@@ -98,7 +98,7 @@ class Outcome:
 
 
 class Worker:
-    """Trains one run after another; the cache is read once.
+    """Trains one piece of work after another; the cache is read once.
 
     Args:
         context: See there.
@@ -108,46 +108,81 @@ class Worker:
         self._context = context
         self._inputs = Inputs(Path(context.cache))
 
-    def take(self, content: dict[str, Any], stop: Stop) -> Outcome:
-        """Train a run that came as JSON, or say why not."""
+    def take(self, contents: Sequence[Mapping[str, Any]], stop: Stop) -> list[Outcome]:
+        """Train runs that came as JSON, together if there are several, or say why not."""
+        tasks, outcomes = list[Task](), list[Outcome]()
+        for content in contents:
+            try:
+                tasks.append(Task.from_json(content))
+            except IntegrityError as error:
+                outcomes.append(Outcome(content["index"], "fatal", str(error), error.exit_code))
+            except CM2Error as error:
+                outcomes.append(Outcome(content["index"], "failed", str(error)))
+        return outcomes + self.work(tasks, stop)
+
+    def work(self, tasks: Sequence[Task], stop: Stop) -> list[Outcome]:
+        """Train one run, or several of one shape together, and say what became of each."""
+        if not tasks:
+            return []
         try:
-            task = Task.from_json(content)
-        except IntegrityError as error:
-            return Outcome(content["index"], "fatal", str(error), error.exit_code)
-        except CM2Error as error:
-            return Outcome(content["index"], "failed", str(error))
-        return self(task, stop)
+            return self._together(tasks, stop) if len(tasks) > 1 else [self(tasks[0], stop)]
+        except Exception as error:
+            kind, reason, code = _what(error)
+            return [Outcome(task.index, kind, reason, code) for task in tasks]
 
     def __call__(self, task: Task, stop: Stop) -> Outcome:
-        """Train a run, or say why not."""
+        """Train one run."""
         from ..training.trainer import fuse
 
-        try:
-            run = fuse(
-                task.config,
-                self._inputs.cache,
-                device=self._context.device,
-                stop=stop,
-                inputs=self._inputs,
-                until=task.until,
-                sweep=self._context.sweep,
-            )
-        except Interrupted as error:
-            return Outcome(task.index, "stopped", str(error), error.exit_code)
-        except BusyError as error:
-            return Outcome(task.index, "busy", str(error))
-        except (ResourceError, IntegrityError) as error:
-            return Outcome(task.index, "fatal", str(error), error.exit_code)
-        except CM2Error as error:
-            return Outcome(task.index, "failed", str(error))
-        except Exception as error:
-            # The text of an unforeseen error may hold clinical data: only kind and place are kept.
-            # The place is the last one outside of libraries: that of a method of the user's own.
-            frames = traceback.extract_tb(error.__traceback__)
-            frame = [f for f in frames if "site-packages" not in f.filename][-1]
-            where = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
-            return Outcome(task.index, "failed", f"bug: {where}")
+        run = fuse(
+            task.config,
+            self._inputs.cache,
+            device=self._context.device,
+            stop=stop,
+            inputs=self._inputs,
+            until=task.until,
+            sweep=self._context.sweep,
+        )
         return Outcome(task.index, "finished" if run.finished else "paused")
+
+    def _together(self, tasks: Sequence[Task], stop: Stop) -> list[Outcome]:
+        from ..training.ensemble import train_ensemble
+
+        found = train_ensemble(
+            [task.config for task in tasks],
+            self._inputs.cache,
+            device=self._context.device,
+            chunk=len(tasks),
+            stop=stop,
+            inputs=self._inputs,
+            until=tasks[0].until,
+            sweep=self._context.sweep,
+        )
+        outcomes = []
+        for task, (run, error) in zip(tasks, found, strict=True):
+            if error is None:
+                outcomes.append(Outcome(task.index, "finished" if run.finished else "paused"))
+            else:
+                outcomes.append(Outcome(task.index, *_what(error)))
+        return outcomes
+
+
+def _what(error: Exception) -> tuple[Kind, str, int]:
+    """Kind, reason and exit code of the outcome that an error stands for."""
+    if isinstance(error, Interrupted):
+        return "stopped", str(error), error.exit_code
+    if isinstance(error, BusyError):
+        return "busy", str(error), error.exit_code
+    if isinstance(error, (ResourceError, IntegrityError)):
+        return "fatal", str(error), error.exit_code
+    if isinstance(error, CM2Error):
+        return "failed", str(error), error.exit_code
+    # The text of an unforeseen error may hold clinical data: only kind and place are kept.
+    # The place is the last one outside of libraries: that of a method of the user's own.
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [f for f in frames if "site-packages" not in f.filename][-1]
+    where = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+    return "failed", f"bug: {where}", 1
 
 
 May = Callable[[], bool]

@@ -50,18 +50,19 @@ def bytes_per_member(config: FuseConfig, data: FusionData) -> int:
     return total
 
 
-def largest_chunk(configs: Sequence[FuseConfig], data: FusionData) -> int:
+def largest_chunk(configs: Sequence[FuseConfig], data: FusionData, processes: int = 1) -> int:
     """How many members to train at a time.
 
     Args:
         configs: All members; the one with the largest K decides.
         data: Their rows.
+        processes: How many train as many each, in the same memory.
 
     Returns:
         At least 1.
     """
     widest = max(configs, key=lambda config: config.K)
-    fitting = int(SHARE * _free(data.device) / bytes_per_member(widest, data))
+    fitting = int(SHARE * _free(data.device) / processes / bytes_per_member(widest, data))
     if data.device.type == "cpu":
         fitting = min(fitting, LARGEST_ON_CPU)
     return max(1, min(fitting, len(configs)))

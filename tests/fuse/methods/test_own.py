@@ -217,7 +217,7 @@ def test_a_worker_loads_the_source_that_the_task_was_given_with(mine: Path) -> N
     assert find(task.config.model).network is not None
     del own.OWN[task.config.model]
     mine.write_text(template() + "\n")
-    outcome = Worker(Context(str(mine.parent), "cpu", None)).take(content, never())
+    (outcome,) = Worker(Context(str(mine.parent), "cpu", None)).take([content], never())
     assert (outcome.index, outcome.kind) == (3, "fatal")
     assert "has changed" in outcome.reason
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.index import rows
 from cm2.fuse.sweep.runner import How, sweep
 from cm2.fuse.sweep.spec import SweepSpec, sweep_spec
+from cm2.fuse.sweep.work import Outcome
 from cm2.progress import Stop
 
 TINY = {"model": "concat", "hidden": "4", "fusion_hidden": "4", "epochs": "2", "batch_size": "32"}
@@ -76,9 +78,9 @@ def test_halving_in_ensembles_gives_up_and_goes_on_with_the_same_runs(caches: li
     assert_close(found, expected, 1e-4, runs=6)
 
 
-@pytest.mark.parametrize(("measured", "together"), [(3.0, True), (1.5, False)])
-def test_the_measured_gain_against_the_processes_decides(
-    caches: list[Path], monkeypatch: pytest.MonkeyPatch, measured: float, together: bool
+@pytest.mark.parametrize(("measured", "sizes"), [(1.2, [4, 4]), (1.05, [1] * 8)])
+def test_every_process_has_an_ensemble_where_the_measured_gain_is_worth_it(
+    caches: list[Path], monkeypatch: pytest.MonkeyPatch, measured: float, sizes: list[int]
 ) -> None:
     import cm2.fuse.training.gain as module
 
@@ -88,19 +90,50 @@ def test_the_measured_gain_against_the_processes_decides(
         asked.append(len(configs))
         return measured
 
-    class Seen(Exception):
-        pass
-
-    def processes(*args: object) -> None:
-        raise Seen
+    def pieces(found: Sequence[engine_local.Piece], *others: object) -> list[Outcome]:
+        assert [len(piece) for piece in found] == sizes
+        return []
 
     monkeypatch.setattr(module, "gain", gain)
     monkeypatch.setattr(engine_ensemble, "SMALLEST", 8)
-    monkeypatch.setattr(engine_local, "compute", processes)
-    how = replace(HERE, engine="auto", jobs=2)
-    if together:
-        assert {row["status"] for row in rows(sweep(spec(), caches[0], how=how))} == {"finished"}
-    else:
-        with pytest.raises(Seen):
-            sweep(spec(), caches[0], how=how)
-    assert asked == [8]
+    monkeypatch.setattr(engine_local, "compute_pieces", pieces)
+    sweep(spec(), caches[0], how=replace(HERE, engine="auto", jobs=2))
+    assert asked == [4]
+
+
+def test_ensembles_in_two_processes_give_the_index_of_single_runs(caches: list[Path]) -> None:
+    apart = sweep(spec(), caches[0], how=replace(HERE, engine="local"))
+    assert_close(sweep(spec(), caches[1], how=replace(HERE, jobs=2)), apart, 1e-4)
+
+
+def test_an_ensemble_whose_workers_always_die_fails_and_the_others_are_trained(
+    caches: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(
+        "import os, signal\n"
+        "from cm2.fuse.sweep import process, work\n"
+        "class Worker(work.Worker):\n"
+        "    def work(self, tasks, stop):\n"
+        "        if tasks[0].index == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().work(tasks, stop)\n"
+        "process.Worker = Worker\n"
+        "process.main()\n"
+    )
+    start = subprocess.Popen
+
+    def popen(arguments: list[str], **options: object) -> subprocess.Popen[str]:
+        return start([arguments[0], str(deadly)], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(engine_local.subprocess, "Popen", popen)
+    found = sweep(spec(), caches[0], how=replace(HERE, jobs=2))
+    assert [row["status"] for row in rows(found)] == ["failed"] * 4 + ["finished"] * 4
+    assert all("died 3 times (SIGKILL)" in reason for reason in found.failures().values())
+
+
+def test_a_run_that_is_no_longer_finite_fails_alone_in_an_ensemble_of_a_process(
+    caches: list[Path],
+) -> None:
+    wild = sweep_spec(TINY, ("lr=1e-3,1e30",), {"seeds": "0:1"})
+    found = sweep(wild, caches[0], how=replace(HERE, jobs=2))
+    assert sorted(row["status"] for row in rows(found)) == ["failed"] * 2 + ["finished"] * 2
