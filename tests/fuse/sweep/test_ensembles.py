@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,25 +106,9 @@ def test_ensembles_in_two_processes_give_the_index_of_single_runs(caches: list[P
 
 
 def test_an_ensemble_whose_workers_always_die_fails_and_the_others_are_trained(
-    caches: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    caches: list[Path], deadly: Callable[[int], None]
 ) -> None:
-    deadly = tmp_path / "deadly.py"
-    deadly.write_text(
-        "import os, signal\n"
-        "from cm2.fuse.sweep import process, work\n"
-        "class Worker(work.Worker):\n"
-        "    def work(self, tasks, stop):\n"
-        "        if tasks[0].index == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().work(tasks, stop)\n"
-        "process.Worker = Worker\n"
-        "process.main()\n"
-    )
-    start = subprocess.Popen
-
-    def popen(arguments: list[str], **options: object) -> subprocess.Popen[str]:
-        return start([arguments[0], str(deadly)], **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(engine_local.subprocess, "Popen", popen)
+    deadly(0)
     found = sweep(spec(), caches[0], how=replace(HERE, jobs=2))
     assert [row["status"] for row in rows(found)] == ["failed"] * 4 + ["finished"] * 4
     assert all("died 3 times (SIGKILL)" in reason for reason in found.failures().values())

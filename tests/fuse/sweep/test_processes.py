@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cm2.fuse.sweep import engine_local
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.index import rows
 from cm2.fuse.sweep.runner import How, sweep
@@ -151,25 +150,9 @@ def test_a_worker_that_is_killed_alone_is_replaced(
 
 
 def test_a_run_whose_workers_always_die_is_listed_and_the_others_are_trained(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, deadly: Callable[[int], None]
 ) -> None:
-    deadly = tmp_path / "deadly.py"
-    deadly.write_text(
-        "import os, signal\n"
-        "from cm2.fuse.sweep import process, work\n"
-        "class Worker(work.Worker):\n"
-        "    def __call__(self, task, stop):\n"
-        "        if task.index == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().__call__(task, stop)\n"
-        "process.Worker = Worker\n"
-        "process.main()\n"
-    )
-    start = subprocess.Popen
-
-    def popen(arguments: list[str], **options: object) -> subprocess.Popen[str]:
-        return start([arguments[0], str(deadly)], **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(engine_local.subprocess, "Popen", popen)
+    deadly(1)
     found = sweep(spec(), cache, how=How(jobs=2, device="cpu"))
     (reason,) = found.failures().values()
     assert "died 3 times (SIGKILL)" in reason
