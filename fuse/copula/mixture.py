@@ -173,7 +173,7 @@ def _solve(
     """
     roots = means + stds * quantile.unsqueeze(-1)
     log_weights, means, stds = (part.expand_as(roots) for part in (log_weights, means, stds))
-    if not readable(log_small):
+    if not readable(roots):
         return _solve_safely(log_small, roots, log_weights, means, stds)
     x, settled = _newton(log_small, roots, log_weights.exp(), means, stds)
     if not settled.all():

@@ -87,7 +87,7 @@ class LSTM(nn.Module):
         into, back, bias = (
             getattr(self, f"{w}_l{layer}") for w in ("weight_ih", "weight_hh", "bias")
         )
-        if _suits_onednn(into, mask):
+        if _suits_onednn(x, mask, into):
             return _read_with_onednn(x, mask, into, back, bias)
         # Steps first, so that each is one block of memory; states stay in their own precision.
         inputs = nn.functional.linear(x.transpose(0, 1), into, bias).to(bias.dtype).unbind(0)
@@ -116,7 +116,7 @@ def _keeping(mask: Tensor) -> Callable[[int, Tensor, Tensor], Tensor]:
     return lambda t, new, old: torch.where(steps[t], new, old)
 
 
-def _suits_onednn(weights: Tensor, mask: Tensor) -> bool:
+def _suits_onednn(x: Tensor, mask: Tensor, weights: Tensor) -> bool:
     """Whether oneDNN's LSTM is the faster one: on the processor, for long series in float32.
 
     It does not run under `torch.func`.
@@ -126,8 +126,7 @@ def _suits_onednn(weights: Tensor, mask: Tensor) -> bool:
         and weights.device.type == "cpu"
         and weights.dtype == torch.float32
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and readable(weights)
-        and readable(mask)
+        and all(readable(part) for part in (x, mask, weights))
     )
 
 

@@ -43,15 +43,16 @@ def compute(
         may: Asked before runs are begun.
         stop: Looked at after every epoch.
     """
-    pieces = _pieces(tasks, context, jobs, when)
-    return engine_local.compute_pieces(pieces, context, jobs, may, stop)
+    inputs = Inputs(Path(context.cache))
+    pieces = _pieces(tasks, inputs, context, jobs, when)
+    here = inputs if jobs == 1 else None  # or its rows would lie in memory for nothing
+    return engine_local.compute_pieces(pieces, context, jobs, may, stop, here)
 
 
 def _pieces(
-    tasks: Sequence[Task], context: Context, jobs: int, when: When
+    tasks: Sequence[Task], inputs: Inputs, context: Context, jobs: int, when: When
 ) -> list[engine_local.Piece]:
     """What is trained together: as large as memory allows, and enough for every process."""
-    inputs = Inputs(Path(context.cache))
     pieces: list[engine_local.Piece] = []
     together, said = set[int](), set[str]()
     for group in _groups(tasks, when):

@@ -20,6 +20,7 @@ from dataclasses import asdict
 
 from ...errors import Interrupted
 from ...progress import Stop
+from ..identity import Inputs
 from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
 
 _TICK = 0.5  # seconds between two looks at the stop
@@ -44,7 +45,12 @@ def compute(
 
 
 def compute_pieces(
-    pieces: Sequence[Piece], context: Context, jobs: int, may: May, stop: Stop
+    pieces: Sequence[Piece],
+    context: Context,
+    jobs: int,
+    may: May,
+    stop: Stop,
+    inputs: Inputs | None = None,
 ) -> Iterator[Outcome]:
     """Yield the outcome of every task, in any order.
 
@@ -54,6 +60,7 @@ def compute_pieces(
         jobs: Processes; 1 trains in this one.
         may: Asked before a piece is begun.
         stop: Looked at all the time; once it is requested, runs stop after their epoch.
+        inputs: The cache, if it was read and this process trains.
 
     Raises:
         Interrupted: A stop was requested.
@@ -61,7 +68,7 @@ def compute_pieces(
         IntegrityError: A file of the cache is not what was written.
     """
     if jobs == 1:
-        yield from _here(pieces, context, may, stop)
+        yield from _here(pieces, Worker(context, inputs), may, stop)
         return
     pool = _Pool(context, min(jobs, len(pieces)))
     try:
@@ -70,8 +77,7 @@ def compute_pieces(
         pool.close()
 
 
-def _here(pieces: Sequence[Piece], context: Context, may: May, stop: Stop) -> Iterator[Outcome]:
-    worker = Worker(context)
+def _here(pieces: Sequence[Piece], worker: Worker, may: May, stop: Stop) -> Iterator[Outcome]:
     for piece in pieces:
         if not may():
             return

@@ -102,11 +102,12 @@ class Worker:
 
     Args:
         context: See there.
+        inputs: The cache, where it has been opened already.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, inputs: Inputs | None = None) -> None:
         self._context = context
-        self._inputs = Inputs(Path(context.cache))
+        self._inputs = inputs or Inputs(Path(context.cache))
 
     def take(self, contents: Sequence[Mapping[str, Any]], stop: Stop) -> list[Outcome]:
         """Train runs that came as JSON, together if there are several, or say why not."""

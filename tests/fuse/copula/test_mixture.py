@@ -183,6 +183,16 @@ def test_roots_of_plain_newton_and_of_the_bracket_agree(
     assert len(shares) == 4, "the second way brackets every root"
 
 
+def test_mixtures_may_be_mapped_over_points_that_are_not() -> None:
+    mix = some_mixture(3, 4)
+    u = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pair = torch.log(u), torch.log1p(-u)
+    shifted = mix._replace(means=torch.stack([mix.means, mix.means + 1.0]))
+    axes = Mixture(None, 0, None)  # type: ignore[arg-type]
+    found = torch.func.vmap(lambda m: rosenblatt_inverse(*pair, m), in_dims=(axes,))(shifted)
+    torch.testing.assert_close(found[1] - found[0], torch.ones_like(u), rtol=0, atol=1e-10)
+
+
 def test_gradient_stays_finite_in_the_gap_between_two_components() -> None:
     mix = Mixture(
         torch.log(torch.tensor([0.5, 0.5])),
