@@ -137,6 +137,11 @@ class JointModel(nn.Module):
             ).mean(-1)
         return JointTerms(torch.where(available, marginal, 0.0), copula, log_u, log_sf)
 
+    def log_u(self, w: Tensor, available: Tensor) -> Tensor:
+        """log u alone, as in `log_terms`, shape (B, M, D)."""
+        w = torch.where(available.unsqueeze(-1), w, 0.0)
+        return self.kind.transform(w, self._mixture_like(w))[0]
+
     def log_prob(self, w: Tensor, available: Tensor) -> Tensor:
         """Log density of the present modalities, shape (B,); 0 for a stay without any.
 

@@ -57,9 +57,19 @@ def _hazard(x: Tensor, log_ndtr: Tensor) -> Tensor:
     return torch.where(x < -edge, far, near)
 
 
-class _LogNdtr(torch.autograd.Function):
-    generate_vmap_rule = True
+class Entrywise(torch.autograd.Function):
+    """A function of one tensor, entry by entry: mapped over a batch it is itself.
 
+    The rule that torch would generate maps `backward` too, which costs more than small tensors do.
+    """
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        """Treat the axis that is mapped as one more; `forward` may look at values."""
+        return cls.apply(x), in_dims[0]
+
+
+class _LogNdtr(Entrywise):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return log_ndtr_value(x)
@@ -88,9 +98,7 @@ def log_ndtr(x: Tensor) -> Tensor:
     return value
 
 
-class _Log1mexp(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Log1mexp(Entrywise):
     @staticmethod
     def forward(a: Tensor) -> Tensor:
         a = a.clamp_min(0.0)
@@ -128,7 +136,7 @@ def _tail_quantile(log_p: Tensor) -> Tensor:
     return x
 
 
-class _NdtriExp(torch.autograd.Function):
+class _NdtriExp(Entrywise):
     @staticmethod
     def forward(log_p: Tensor) -> Tensor:
         deep = -80.0 if log_p.dtype == torch.float32 else -600.0
@@ -146,11 +154,6 @@ class _NdtriExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         log_p, x = ctx.saved_tensors
         return grad / _hazard(x, log_p)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], log_p: Tensor) -> tuple[Tensor, int]:
-        # Elementwise, so a batch is one more axis; `forward` may then look at its values.
-        return _NdtriExp.apply(log_p), in_dims[0]
 
 
 def ndtri_exp(log_p: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .normal import log1mexp
+from .normal import Entrywise, log1mexp
 
 # Stands for log 0 where -inf would poison a gradient; exp() of it is 0 in float32 and float64.
 LOG_ZERO = -1e30
@@ -86,9 +86,7 @@ _EXPM1_SECOND_SLOPE = tuple((k + 1.0) / math.factorial(k + 3) for k in range(11)
 _RATIO_SLOPE = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)
 
 
-class _LogExpm1Ratio(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _LogExpm1Ratio(Entrywise):
     @staticmethod
     def forward(y: Tensor) -> Tensor:
         half = torch.clamp(0.5 * y, -0.25, 0.25)
@@ -118,9 +116,7 @@ def log_expm1_ratio(y: Tensor) -> Tensor:
     return value
 
 
-class _Expm1Second(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Expm1Second(Entrywise):
     @staticmethod
     def forward(y: Tensor) -> Tensor:
         series = _polynomial(y.clamp(-0.3, 0.3), _EXPM1_SECOND)

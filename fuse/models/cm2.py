@@ -289,7 +289,7 @@ class CM2(FusionModel):
         self.monitor.collapse(extent, rank, self.highest)
         figures = {"effective_rank": float(rank.min()), "spread": float(extent.min())}
         if self.started > 0:
-            distance = ks_distance(self.joint.log_terms(w, available).log_u, available)  # (M, D_c)
+            distance = ks_distance(self.joint.log_u(w, available), available)  # (M, D_c)
             bound = ks_bound(available.sum(0), distance.numel()).unsqueeze(-1)
             m, d = divmod(int((distance - bound).argmax()), distance.shape[-1])
             figures["ks"], figures["ks_bound"] = float(distance[m, d]), float(bound[m, 0])

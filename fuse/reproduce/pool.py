@@ -13,7 +13,7 @@ from ...progress import Stop
 from ..config import FuseConfig
 from ..identity import Inputs
 from ..rundir import RunDir
-from ..sweep import engine_local
+from ..sweep.engine_local import Workers
 from ..sweep.runner import How, parallel
 from ..sweep.work import Context, Task
 from ..training.trainer import serves
@@ -76,21 +76,22 @@ class Pool:
         jobs = parallel(How(jobs=self._jobs, device=self._device))
         places = list(runs)
         waiting = list(range(len(places)))
-        while waiting:
-            busy = []
-            tasks = [Task(i, runs[places[i]][0]) for i in waiting]
-            for outcome in engine_local.compute(tasks, context, jobs, lambda: True, self._stop):
-                if outcome.kind == "busy":
-                    busy.append(outcome.index)
-                    continue
-                run = places[outcome.index]
-                if outcome.kind == "failed":
-                    self._failures[str(run)] = outcome.reason
-                self._advance(len(runs[run]))
-            waiting = busy
-            if busy:
-                self._stop.check("other processes are training runs that are wanted here too")
-                time.sleep(_WAIT)
+        with Workers(context, jobs) as workers:
+            while waiting:
+                busy = []
+                tasks = [Task(i, runs[places[i]][0]) for i in waiting]
+                for outcome in workers.compute(tasks, lambda: True, self._stop):
+                    if outcome.kind == "busy":
+                        busy.append(outcome.index)
+                        continue
+                    run = places[outcome.index]
+                    if outcome.kind == "failed":
+                        self._failures[str(run)] = outcome.reason
+                    self._advance(len(runs[run]))
+                waiting = busy
+                if busy:
+                    self._stop.check("other processes are training runs that are wanted here too")
+                    time.sleep(_WAIT)
 
     def _place(self, config: FuseConfig, cache: Path) -> RunDir | None:
         """Where a run lies; None if it cannot be."""

@@ -16,7 +16,7 @@ from typing import Literal
 from ...errors import CM2Error
 from ...progress import Stop
 from ..identity import Inputs
-from . import engine_local
+from .engine_local import Piece, Workers
 from .work import Context, May, Outcome, Task
 
 _log = logging.getLogger("cm2.fuse")
@@ -30,14 +30,21 @@ WORTH = 1.1
 
 
 def compute(
-    tasks: Sequence[Task], context: Context, jobs: int, when: When, may: May, stop: Stop
+    tasks: Sequence[Task],
+    context: Context,
+    workers: Workers,
+    jobs: int,
+    when: When,
+    may: May,
+    stop: Stop,
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every task, in any order; see `engine_local.compute`.
+    """Yield the outcome of every task, in any order; see `Workers.compute`.
 
     Args:
         tasks: Runs to train.
         context: What workers must know.
-        jobs: Processes.
+        workers: They train.
+        jobs: How many they are.
         when: `ensemble` trains all runs of one shape together, `auto` where a few measured steps
             say that it is faster.
         may: Asked before runs are begun.
@@ -46,14 +53,14 @@ def compute(
     inputs = Inputs(Path(context.cache))
     pieces = _pieces(tasks, inputs, context, jobs, when)
     here = inputs if jobs == 1 else None  # or its rows would lie in memory for nothing
-    return engine_local.compute_pieces(pieces, context, jobs, may, stop, here)
+    return workers.compute_pieces(pieces, may, stop, here)
 
 
 def _pieces(
     tasks: Sequence[Task], inputs: Inputs, context: Context, jobs: int, when: When
-) -> list[engine_local.Piece]:
+) -> list[Piece]:
     """What is trained together: as large as memory allows, and enough for every process."""
-    pieces: list[engine_local.Piece] = []
+    pieces: list[Piece] = []
     together, said = set[int](), set[str]()
     for group in _groups(tasks, when):
         if size := _size(group, inputs, context, jobs, when, said):

@@ -1,7 +1,7 @@
 """Train runs on this machine: in this process, or in several with one piece of work at a time.
 
-Processes have one thread each, which beats several threads on one run by far. Each reads the
-cache once. One that dies is replaced, and its run begun again.
+Processes have one thread each, which beats several threads on one run by far. Each starts, and
+reads the cache, once. One that dies is replaced, and its run begun again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from typing import Self
 
 from ...errors import Interrupted
 from ...progress import Stop
@@ -29,52 +30,69 @@ Piece = Sequence[Task]
 """Runs that one worker trains together; most often one."""
 
 
-def compute(
-    tasks: Sequence[Task], context: Context, jobs: int, may: May, stop: Stop
-) -> Iterator[Outcome]:
-    """Train every run by itself; see `compute_pieces`.
+class Workers:
+    """Whoever trains runs on this machine; kept, with what they have read, until closed.
 
     Args:
-        tasks: Runs to train.
         context: What workers must know.
         jobs: Processes; 1 trains in this one.
-        may: Asked before a run is begun.
-        stop: Looked at all the time.
     """
-    return compute_pieces([[task] for task in tasks], context, jobs, may, stop)
 
+    def __init__(self, context: Context, jobs: int) -> None:
+        self._context, self._jobs = context, jobs
+        self._here: Worker | None = None
+        self._pool: _Pool | None = None
 
-def compute_pieces(
-    pieces: Sequence[Piece],
-    context: Context,
-    jobs: int,
-    may: May,
-    stop: Stop,
-    inputs: Inputs | None = None,
-) -> Iterator[Outcome]:
-    """Yield the outcome of every task, in any order.
+    def __enter__(self) -> Self:
+        return self
 
-    Args:
-        pieces: Runs to train; those of one piece are trained together.
-        context: What workers must know.
-        jobs: Processes; 1 trains in this one.
-        may: Asked before a piece is begun.
-        stop: Looked at all the time; once it is requested, runs stop after their epoch.
-        inputs: The cache, if it was read and this process trains.
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
-    Raises:
-        Interrupted: A stop was requested.
-        ResourceError: Disk, memory or device is exhausted.
-        IntegrityError: A file of the cache is not what was written.
-    """
-    if jobs == 1:
-        yield from _here(pieces, Worker(context, inputs), may, stop)
-        return
-    pool = _Pool(context, min(jobs, len(pieces)))
-    try:
-        yield from pool.run(pieces, may, stop)
-    finally:
-        pool.close()
+    def compute(self, tasks: Sequence[Task], may: May, stop: Stop) -> Iterator[Outcome]:
+        """Train every run by itself; see `compute_pieces`.
+
+        Args:
+            tasks: Runs to train.
+            may: Asked before a run is begun.
+            stop: Looked at all the time.
+        """
+        return self.compute_pieces([[task] for task in tasks], may, stop)
+
+    def compute_pieces(
+        self, pieces: Sequence[Piece], may: May, stop: Stop, inputs: Inputs | None = None
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of every task, in any order.
+
+        Args:
+            pieces: Runs to train; those of one piece are trained together.
+            may: Asked before a piece is begun.
+            stop: Looked at all the time; once it is requested, runs stop after their epoch.
+            inputs: The cache, if it was read and this process trains.
+
+        Raises:
+            Interrupted: A stop was requested.
+            ResourceError: Disk, memory or device is exhausted.
+            IntegrityError: A file of the cache is not what was written.
+        """
+        if self._jobs == 1:
+            self._here = self._here or Worker(self._context, inputs)
+            yield from _here(pieces, self._here, may, stop)
+            return
+        self._pool = self._pool or _Pool(self._context, self._jobs)
+        done = False
+        try:
+            yield from self._pool.run(pieces, may, stop)
+            done = True
+        finally:
+            if not done:  # processes may still be at work
+                self.close()
+
+    def close(self) -> None:
+        """End every process: idle ones by themselves, others at once."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
 
 def _here(pieces: Sequence[Piece], worker: Worker, may: May, stop: Stop) -> Iterator[Outcome]:
@@ -115,6 +133,7 @@ class _Pool:
 
     def run(self, pieces: Sequence[Piece], may: May, stop: Stop) -> Iterator[Outcome]:
         waiting = deque(pieces)
+        self._begun.clear()
         refusal: Interrupted | None = None
         while waiting or any(self._doing.values()):
             if refusal is None:
@@ -218,4 +237,4 @@ def _close(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-__all__ = ["Piece", "compute", "compute_pieces", "quiet"]
+__all__ = ["Piece", "Workers", "quiet"]

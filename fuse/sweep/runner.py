@@ -14,8 +14,8 @@ from ...cache.lease import Lease
 from ...errors import ConfigError, RejectsError
 from ...progress import Stop, never
 from ..identity import Inputs
-from . import engine_local
 from .book import SweepDir, default_place
+from .engine_local import Workers
 from .ledger import Ledger
 from .plan import Plan, make_plan, parse_shard, share
 from .progress import Watch, unwatched
@@ -106,6 +106,8 @@ class _Work:
         self.ledger = Ledger(sweep, plan, spec.keep, watch)
         cache = plan.cache.resolve()
         self._context = Context(str(cache), how.device, sweep.identity)
+        self._jobs = 0 if how.engine == "ray" else parallel(how)
+        self._workers = Workers(self._context, self._jobs)
 
     def run(self) -> None:
         """Train what is left, whatever the search, and write the index."""
@@ -123,6 +125,7 @@ class _Work:
                 self.train(self.ledger.mine)
                 self._keep_overall()
         finally:
+            self._workers.close()
             if self.plan.members:
                 self.ledger.store()
             if self._how.shard is None:  # else other parts have gone on meanwhile
@@ -158,13 +161,13 @@ class _Work:
             from . import engine_ray
 
             return engine_ray.compute(tasks, self._context, self._how.jobs, may, self._stop)
-        jobs = parallel(self._how)
         if self._how.engine == "local":
-            return engine_local.compute(tasks, self._context, jobs, may, self._stop)
+            return self._workers.compute(tasks, may, self._stop)
         from . import engine_ensemble
 
+        how = self._how.engine
         return engine_ensemble.compute(
-            tasks, self._context, jobs, self._how.engine, may, self._stop
+            tasks, self._context, self._workers, self._jobs, how, may, self._stop
         )
 
     def _may(self) -> bool:

@@ -198,13 +198,8 @@ class Mapped:
 
     def _move(self, gradients: dict[str, Tensor]) -> None:
         """Let every member's own optimiser take its step."""
-        split = {name: gradient.unbind() for name, gradient in gradients.items()}
-        for e, course in enumerate(self.courses):
-            for name, parameter in course.model.named_parameters():
-                parameter.grad = None
-                if name in split:
-                    own = split[name][e]
-                    parameter.grad = own[tuple(slice(n) for n in parameter.shape)]
+        self.stack.set_gradients(gradients)
+        for course in self.courses:
             course.state.optimizer.step()
 
     def _drop(

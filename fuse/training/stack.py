@@ -45,6 +45,7 @@ class Stack:
             for name, _ in self.widest.named_buffers()
             if name in kept
         }
+        self._own = [list(model.named_parameters()) for model in self.models]
         for e in range(len(self.models)):
             self._share(e)
 
@@ -74,6 +75,14 @@ class Stack:
         result: T = mapped(self.parameters, self.buffers, *args)
         return result
 
+    def set_gradients(self, gradients: Mapping[str, Tensor]) -> None:
+        """Give every model its part of stacked gradients; others have none."""
+        split = {name: gradient.unbind() for name, gradient in gradients.items()}
+        for e, own in enumerate(self._own):
+            for name, parameter in own:
+                found = split.get(name)
+                parameter.grad = None if found is None else _part(found[e], parameter.shape)
+
     def of_model(self, e: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One model's part of tensors that are shaped as the stacked parameters."""
         return {
@@ -96,7 +105,7 @@ class Stack:
     def _share(self, e: int) -> None:
         """Make the tensors of a model views into the stacked ones."""
         model = self.models[e]
-        for name, parameter in model.named_parameters():
+        for name, parameter in self._own[e]:
             parameter.data = _part(self.parameters[name].detach()[e], parameter.shape)
         for name, stacked in self.buffers.items():
             owner, _, leaf = name.rpartition(".")
@@ -119,6 +128,8 @@ class _Called(nn.Module):
 
 def _part(tensor: Tensor, shape: torch.Size) -> Tensor:
     """The first entries along every axis."""
+    if tensor.shape == shape:
+        return tensor
     return tensor[tuple(slice(n) for n in shape)]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cm2.errors import Interrupted
-from cm2.fuse.sweep import engine_ensemble, engine_local
+from cm2.fuse.sweep import engine_ensemble
 from cm2.fuse.sweep.book import SweepDir
+from cm2.fuse.sweep.engine_local import Piece, Workers
 from cm2.fuse.sweep.index import rows
 from cm2.fuse.sweep.runner import How, sweep
 from cm2.fuse.sweep.spec import SweepSpec, sweep_spec
@@ -89,13 +90,13 @@ def test_every_process_has_an_ensemble_where_the_measured_gain_is_worth_it(
         asked.append(len(configs))
         return measured
 
-    def pieces(found: Sequence[engine_local.Piece], *others: object) -> list[Outcome]:
+    def pieces(self: Workers, found: Sequence[Piece], *others: object) -> list[Outcome]:
         assert [len(piece) for piece in found] == sizes
         return []
 
     monkeypatch.setattr(module, "gain", gain)
     monkeypatch.setattr(engine_ensemble, "SMALLEST", 8)
-    monkeypatch.setattr(engine_local, "compute_pieces", pieces)
+    monkeypatch.setattr(Workers, "compute_pieces", pieces)
     sweep(spec(), caches[0], how=replace(HERE, engine="auto", jobs=2))
     assert asked == [4]
 

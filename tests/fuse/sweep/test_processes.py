@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cm2.fuse.sweep import engine_local
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.index import rows
 from cm2.fuse.sweep.runner import How, sweep
@@ -103,6 +104,23 @@ def gone(pids: list[int]) -> bool:
 
 def test_two_processes_find_what_one_finds(cache: Path, whole: list[dict[str, object]]) -> None:
     assert told(sweep(spec(), cache, how=How(jobs=2, device="cpu"))) == whole
+
+
+def test_the_rungs_of_a_halving_sweep_share_their_processes_and_end_none_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def popen(*arguments: object, **options: object) -> subprocess.Popen[str]:
+        begun.append(start(*arguments, **options))  # type: ignore[call-overload]
+        return begun[-1]
+
+    monkeypatch.setattr(engine_local.subprocess, "Popen", popen)
+    found = sweep(sweep_spec(BASE, GRID, {"halving": True}), cache, how=How(jobs=2, device="cpu"))
+    assert [row["status"] for row in rows(found)].count("stopped") == 4
+    assert len(begun) == 2
+    assert all(process.returncode == 0 for process in begun)
 
 
 def test_a_killed_sweep_leaves_no_orphan_and_ends_with_the_same_bytes(

@@ -14,9 +14,9 @@ from cm2.errors import ConfigError, Interrupted, RejectsError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import load_model
 from cm2.fuse.rundir import BEST, LAST, TRAINER, RunDir
-from cm2.fuse.sweep import runner
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.choose import judge_chosen
+from cm2.fuse.sweep.engine_local import Workers
 from cm2.fuse.sweep.halving import rungs
 from cm2.fuse.sweep.index import ranking, rows
 from cm2.fuse.sweep.progress import Snapshot
@@ -197,11 +197,11 @@ def test_failed_runs_are_listed_and_tried_again_only_on_request(
 
     begun: list[int] = []
 
-    def compute(tasks: Sequence[object], *others: object) -> list[object]:
+    def compute(self: Workers, tasks: Sequence[object], *others: object) -> list[object]:
         begun.append(len(tasks))
         return []
 
-    monkeypatch.setattr(runner.engine_local, "compute", compute)
+    monkeypatch.setattr(Workers, "compute", compute)
     sweep(asked, cache, how=HERE)
     assert begun == []
     sweep(asked, cache, how=How(jobs=1, retry=True))
