@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--task", default="ihm")
     parser.add_argument("--hidden", default="64")
+    parser.add_argument("--fusion-hidden", help="by default as wide as --hidden")
     parser.add_argument("--epochs", default="12")
     parser.add_argument("--batch-size", default="64")
     parser.add_argument("--rounds", type=int, default=1)
@@ -156,7 +157,8 @@ def main() -> None:
     parser.add_argument("--rates", type=int, default=len(LR), help="learning rates in the grid")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden", options.hidden]
+    base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden"]
+    base += [options.fusion_hidden or options.hidden]
     base += ["--epochs", options.epochs, "--batch-size", options.batch_size, "--device", "cpu"]
     base += ["--patience", options.epochs, "--warmup", "1"]
     axes = {"lr": LR[: options.rates], "dropout": DROPOUT}

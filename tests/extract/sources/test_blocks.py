@@ -110,13 +110,15 @@ def test_a_table_without_rows_has_none(tmp_path: Path, text: str) -> None:
     assert read(path) == ([], 0)
 
 
-def test_a_quote_that_never_closes_ends_the_reading_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("item", ["211", "9"])  # a wanted one, and one that is not
+@pytest.mark.parametrize("longest", [5_000, 1 << 20])
+def test_a_quote_that_never_closes_is_refused_in_any_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str, longest: int
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(blocks, "LONGEST_ROW", 5000)
+    monkeypatch.setattr(blocks, "LONGEST_ROW", longest)
     path = tmp_path / "t.csv"
-    path.write_text(",".join(HEADER) + '\n1,2,211,"5,u\n' + "3,4,9,5,u\n" * 10_000)
+    path.write_text(",".join(HEADER) + f'\n1,2,{item},"5,u\n' + "3,4,9,5,u\n" * 10_000)
     with pytest.raises(pl.exceptions.PolarsError):
         read(path)
 
