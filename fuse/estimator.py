@@ -27,9 +27,10 @@ from .columns import Part, Reading, from_arrays, from_table
 from .combinations import STREAM_ONLY
 from .config import FuseConfig
 from .data import FusionData, assemble
-from .inference import build, forward, precision
+from .inference import build, forward
 from .models.imputation import RANDOM
 from .models.interface import FusionModel, Hyper
+from .precision import precision
 from .random import Keys, order, stay_keys
 from .training.device import choose
 from .training.finish import judge_best

@@ -20,6 +20,7 @@ from .data import FusionData, Rows, load
 from .methods.own import load_again
 from .models import model_class
 from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
+from .precision import precision
 from .random import key
 from .rundir import BEST, RunDir
 
@@ -97,11 +98,6 @@ def forward(model: FusionModel, data: FusionData, rows: Rows) -> list[FusionOutp
     hyper = Hyper.of(config)
     with precision(config, data.device):
         return [model(batch, hyper) for batch in batches]
-
-
-def precision(config: FuseConfig, device: torch.device) -> torch.autocast:
-    """Compute matrix products in the precision of a configuration; float64 stays as it is."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def probabilities(outputs: list[FusionOutput]) -> NDArray[np.float64]:

@@ -47,40 +47,24 @@ def ks_bound(rows: Tensor, coordinates: int, level: float = 0.01) -> Tensor:
     return torch.sqrt(math.log(2 * coordinates / level) / (2 * rows.double().clamp_min(1.0)))
 
 
-def _centred(x: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows less their mean, ``(M, N, D)``, and the share of each in a mean, ``(M, N, 1)``."""
-    share = available.to(x.dtype) / available.sum(0).clamp_min(1)  # (N, M)
-    rows = torch.where(available.unsqueeze(-1), x, 0.0).transpose(0, 1)
-    mass = share.T.unsqueeze(-1)
-    return rows - (mass * rows).sum(1, keepdim=True), mass
-
-
-def effective_rank(x: Tensor, available: Tensor) -> Tensor:
-    """How many directions the values really use: exp of the entropy of the variance shares.
-
-    Eigenvalues of the covariance as shares of their sum (after Roy and Vetterli 2007): D for a
-    ball, 1 for a line or a point.
+def spread_and_rank(x: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the values extend, and how many directions they really use.
 
     Args:
         x: Embeddings or copula coordinates, shape (N, M, D).
         available: Bool, (N, M).
 
     Returns:
-        Shape (M,).
+        Root mean square standard deviation of the coordinates, 0 after a collapse; and the
+        effective rank, exp of the entropy of the covariance's eigenvalues as shares of their sum
+        (after Roy and Vetterli 2007): D for a ball, 1 for a line or a point. Each of shape (M,).
     """
-    centred, mass = _centred(x, available)
-    values = torch.linalg.eigvalsh(centred.mT @ (mass * centred)).clamp_min(0.0)
-    tiny = torch.finfo(x.dtype).tiny
-    share = values / values.sum(-1, keepdim=True).clamp_min(tiny)
-    return torch.exp(-torch.xlogy(share, share).sum(-1))
-
-
-def spread(x: Tensor, available: Tensor) -> Tensor:
-    """Root mean square standard deviation of the coordinates, shape (M,); 0 after a collapse.
-
-    Args:
-        x: Shape (N, M, D).
-        available: Bool, (N, M).
-    """
-    centred, mass = _centred(x, available)
-    return (mass * centred.square()).sum(1).mean(-1).sqrt()
+    share = available.to(x.dtype) / available.sum(0).clamp_min(1)  # (N, M)
+    mass = share.T.unsqueeze(-1)  # (M, N, 1)
+    rows = torch.where(available.unsqueeze(-1), x, 0.0).transpose(0, 1)
+    centred = rows - mass.mT @ rows
+    covariance = centred.mT @ (mass * centred)
+    extent = covariance.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0.0).sqrt()
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0.0)
+    part = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return extent, torch.exp(-torch.xlogy(part, part).sum(-1))

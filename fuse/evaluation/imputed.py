@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..inference import Prepared, precision, probabilities
+from ..inference import Prepared, probabilities
 from ..models.interface import Hyper
+from ..precision import precision
 
 DRAWS, BINS = 16, 20
 

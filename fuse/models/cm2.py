@@ -17,7 +17,7 @@ from ..config import FuseConfig
 from ..copula.goodness import held_out, pair_counts
 from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
-from ..copula.monitors import effective_rank, ks_bound, ks_distance, spread
+from ..copula.monitors import ks_bound, ks_distance, spread_and_rank
 from ..copula.whitening import CopulaSpace
 from ..methods.cm2 import CM2Options
 from ..published import Published
@@ -284,7 +284,7 @@ class CM2(FusionModel):
             w = self.posterior.sample(w, self._noise(epoch, w))
         if self.started > 0 or epoch >= self.config.warmup:
             self._follow(w, available)
-        extent, rank = spread(z, available), effective_rank(z, available)
+        extent, rank = spread_and_rank(z, available)
         self.highest.copy_(torch.maximum(self.highest, torch.stack([extent, rank])))
         self.monitor.collapse(extent, rank, self.highest)
         figures = {"effective_rank": float(rank.min()), "spread": float(extent.min())}

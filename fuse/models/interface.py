@@ -23,6 +23,7 @@ from ...extract.encoders.trained import FUSION
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
 from ..methods.base import Options as MethodOptions
+from ..precision import precision
 
 LEARNED = "learned"
 """View of a modality whose vectors come from a trunk that is trained with the model."""
@@ -351,7 +352,8 @@ class FusionModel(nn.Module, ABC):
         """
         if not self.surveyed:
             return {}
-        seen = [(self.survey(batch), batch.available) for batch in batches]
+        with precision(self.config, next(self.parameters()).device):
+            seen = [(self.survey(batch), batch.available) for batch in batches]
         return self.renew(epoch, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
 
     def survey(self, batch: FusionBatch) -> Tensor:

@@ -14,9 +14,10 @@ from ...extract.encoders.weights import Weights
 from ...progress import Progress, Stop
 from ..config import FuseConfig
 from ..data import FusionData
-from ..inference import forward, precision
+from ..inference import forward
 from ..methods import short
 from ..models.interface import FusionOutput, Hyper
+from ..precision import precision
 from ..random import order
 from .course import Course, Figures, trained
 from .state import Journal, TrainerState

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map
 
 from ...errors import ConfigError
 from ..data import PREDICT_ROWS, FusionData, Rows
-from ..inference import precision
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
+from ..precision import precision
 from ..random import order
 from .course import Course, Figures, trained
 from .stack import Stack
@@ -89,7 +89,7 @@ class Mapped:
             ]
         if not model.surveyed:
             return [{} for _ in self.courses]
-        with torch.no_grad():
+        with torch.no_grad(), precision(self._first.config, self.data.device):
             seen = [
                 (self.stack.map(_survey, batch, in_dims=(None,)), batch.available)
                 for batch in self.data.batches(self.rows)

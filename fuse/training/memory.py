@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..config import FuseConfig
 from ..data import PREDICT_ROWS, FusionData
-from ..inference import build, precision
+from ..inference import build
 from ..models.interface import Hyper
+from ..precision import precision
 
 COPIES = 5
 """Of the weights: themselves, gradients, two moments, the best epoch."""

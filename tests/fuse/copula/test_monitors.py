@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cm2.fuse.copula.monitors import effective_rank, ks_bound, ks_distance, spread
+from cm2.fuse.copula.monitors import ks_bound, ks_distance, spread_and_rank
 
 
 def test_ks_distance_equals_scipy_over_present_rows() -> None:
@@ -46,8 +46,9 @@ def test_effective_rank_counts_used_directions_and_spread_the_scale() -> None:
     x = torch.stack([ball, 0.1 * line, torch.ones_like(ball)], 1)
     available = torch.rand(5000, 3, generator=g) > 0.3
     x[~available] = math.nan
-    assert effective_rank(x, available).numpy() == pytest.approx([8, 1, 1], abs=0.02)
-    assert spread(x, available).numpy() == pytest.approx([1, 0.1, 0], abs=0.02)
+    spread, rank = spread_and_rank(x, available)
+    assert rank.numpy() == pytest.approx([8, 1, 1], abs=0.02)
+    assert spread.numpy() == pytest.approx([1, 0.1, 0], abs=0.02)
     rows = x[available[:, 0], 0].numpy()
     expected = np.sqrt(np.trace(np.cov(rows.T, bias=True)) / 8)
-    assert spread(x, available)[0].item() == pytest.approx(expected, abs=1e-10)
+    assert spread[0].item() == pytest.approx(expected, abs=1e-10)

@@ -11,6 +11,7 @@ from cm2.fuse.inference import build
 from cm2.fuse.models.cm2 import CM2
 from cm2.fuse.models.interface import FusionBatch, ModalitySpec
 from cm2.fuse.models.monitor import Monitor
+from cm2.fuse.precision import precision
 
 
 def watch(*epochs: tuple[list[float], list[float]], **options: object) -> None:
@@ -71,6 +72,26 @@ def test_a_model_that_collapses_says_so(caplog: pytest.LogCaptureFixture) -> Non
                 part.projection.bias.add_(30.0)  # every stay looks the same
         model.refresh(2, [batch])
     assert "collapsing to a point" in caplog.text
+
+
+@pytest.mark.parametrize("used", ["fp32", "bf16"])
+def test_statistics_are_those_of_the_embeddings_that_training_sees(
+    used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = tuple(ModalitySpec(name, "vector", 4) for name in ("a", "b"))
+    model = build(specs, FuseConfig.of({"hidden": 6, "copula_dim": 2, "precision": used}))
+    assert isinstance(model, CM2)
+    batch = make_batch(torch.randn(50, 2, 4, generator=torch.Generator().manual_seed(0)))
+    model.start([batch])
+    seen: list[Tensor] = []
+    monkeypatch.setattr(model, "renew", lambda epoch, z, available: seen.append(z) or {})
+    model.refresh(1, [batch])
+    model.eval()
+    with torch.no_grad(), precision(model.config, torch.device("cpu")):
+        torch.testing.assert_close(seen[0], model.embed(batch), rtol=0, atol=0)
+    with torch.no_grad():
+        exact = bool((seen[0].double() == model.embed(batch).double()).all())
+    assert exact == (used == "fp32")
 
 
 def make_batch(x: Tensor) -> FusionBatch:
