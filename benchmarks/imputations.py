@@ -1,6 +1,7 @@
 """What each imputation is worth where the joint distribution of the modalities is known.
 
-    python -m benchmarks.imputations [--families frank,independence] [--small] [--out result.json]
+    python -m benchmarks.imputations [--families frank,independence] [--test 2000] [--small]
+        [--out result.json]
 
 3,200 stays of patients with two stays each. Two modalities are drawn from a Gaussian mixture each
 and a copula of known Kendall's tau; the log odds of the label are a linear function of the second
@@ -205,13 +206,14 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--tau", type=float, default=0.5, help="Kendall's tau of the modalities")
     parser.add_argument("--missing", type=float, default=0.4, help="share without the second")
+    parser.add_argument("--test", type=int, default=2000, help="test stays")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("cm2").setLevel(logging.ERROR)  # warnings are counted below
-    sizes, epochs, replicates = (800, 400, 2000), OPTIONS["epochs"], 2000
+    sizes, epochs, replicates = (800, 400, options.test), OPTIONS["epochs"], 2000
     if options.small:
         sizes, epochs, replicates = (120, 60, 120), 2, 50
     seeds = tuple(range(2 if options.small else options.seeds))
