@@ -58,15 +58,22 @@ def _hazard(x: Tensor, log_ndtr: Tensor) -> Tensor:
 
 
 class Entrywise(torch.autograd.Function):
-    """A function of one tensor, entry by entry: mapped over a batch it is itself.
+    """A function of tensors, entry by entry: mapped over a batch it is itself.
 
     The rule that torch would generate maps `backward` too, which costs more than small tensors do.
     """
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        """Treat the axis that is mapped as one more; `forward` may look at values."""
-        return cls.apply(x), in_dims[0]
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, int]:
+        """Put the mapped axis first, aligned by broadcasting; `forward` may look at values."""
+        rank = max(t.ndim - (d is not None) for t, d in zip(tensors, in_dims, strict=True))
+        moved = []
+        for t, d in zip(tensors, in_dims, strict=True):
+            if d is not None:
+                t = t.movedim(d, 0)
+                t = t.reshape(t.shape[:1] + (1,) * (rank + 1 - t.ndim) + t.shape[1:])
+            moved.append(t)
+        return cls.apply(*moved), 0
 
 
 class _LogNdtr(Entrywise):

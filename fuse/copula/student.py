@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from .normal import complete, log1mexp
+from .normal import Entrywise, complete, log1mexp
 from .special import broadcast
 
 Array = NDArray[np.float64]
@@ -121,21 +121,7 @@ def _through_numpy(function: Callable[[Array, Array], Array], x: Tensor, nu: Ten
     return torch.from_numpy(np.asarray(result)).reshape(x.shape).to(x.device)
 
 
-def _batched(
-    function: type[torch.autograd.Function], dims: tuple[int | None, ...], *arguments: Tensor
-) -> tuple[Tensor, int]:
-    """The vmap rule of an elementwise Function: batch axes first, aligned by broadcasting."""
-    rank = max(t.ndim - (d is not None) for t, d in zip(arguments, dims, strict=True))
-    moved = []
-    for t, d in zip(arguments, dims, strict=True):
-        if d is not None:
-            t = t.movedim(d, 0)
-            t = t.reshape(t.shape[:1] + (1,) * (rank + 1 - t.ndim) + t.shape[1:])
-        moved.append(t)
-    return function.apply(*moved), 0
-
-
-class _NuSlope(torch.autograd.Function):
+class _NuSlope(Entrywise):
     @staticmethod
     def forward(y: Tensor, nu: Tensor) -> Tensor:
         return _through_numpy(_nu_slope, y, nu)
@@ -147,10 +133,6 @@ class _NuSlope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
         return None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, y: Tensor, nu: Tensor) -> tuple[Tensor, int]:
-        return _batched(_NuSlope, in_dims, y, nu)
 
 
 def _log_slope_tensor(y: Tensor, nu: Tensor) -> Tensor:
@@ -164,7 +146,7 @@ def _log_slope_tensor(y: Tensor, nu: Tensor) -> Tensor:
     return constant - 0.5 * torch.log(nu * math.pi) - 0.5 * (nu + 1.0) * t2 + log_cosh
 
 
-class _LogTail(torch.autograd.Function):
+class _LogTail(Entrywise):
     """log P(T < sinh y) for y <= 0."""
 
     @staticmethod
@@ -185,12 +167,8 @@ class _LogTail(torch.autograd.Function):
             to_nu = _sum_to(grad * _NuSlope.apply(y, nu), nu)
         return to_y, to_nu
 
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, y: Tensor, nu: Tensor) -> tuple[Tensor, int]:
-        return _batched(_LogTail, in_dims, y, nu)
 
-
-class _TailQuantile(torch.autograd.Function):
+class _TailQuantile(Entrywise):
     """y <= 0 from log p <= log(1/2)."""
 
     @staticmethod
@@ -212,10 +190,6 @@ class _TailQuantile(torch.autograd.Function):
             slope = _NuSlope.apply(y, nu)
             to_nu = _sum_to(-grad * per_log * slope, nu)
         return to_p, to_nu
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, log_p: Tensor, nu: Tensor) -> tuple[Tensor, int]:
-        return _batched(_TailQuantile, in_dims, log_p, nu)
 
 
 def _sum_to(grad: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 from ...errors import CM2Error
@@ -30,30 +29,20 @@ WORTH = 1.1
 
 
 def compute(
-    tasks: Sequence[Task],
-    context: Context,
-    workers: Workers,
-    jobs: int,
-    when: When,
-    may: May,
-    stop: Stop,
+    tasks: Sequence[Task], workers: Workers, when: When, may: May, stop: Stop
 ) -> Iterator[Outcome]:
     """Yield the outcome of every task, in any order; see `Workers.compute`.
 
     Args:
         tasks: Runs to train.
-        context: What workers must know.
         workers: They train.
-        jobs: How many they are.
         when: `ensemble` trains all runs of one shape together, `auto` where a few measured steps
             say that it is faster.
         may: Asked before runs are begun.
         stop: Looked at after every epoch.
     """
-    inputs = Inputs(Path(context.cache))
-    pieces = _pieces(tasks, inputs, context, jobs, when)
-    here = inputs if jobs == 1 else None  # or its rows would lie in memory for nothing
-    return workers.compute_pieces(pieces, may, stop, here)
+    pieces = _pieces(tasks, workers.inputs(), workers.context, workers.jobs, when)
+    return workers.compute_pieces(pieces, may, stop)
 
 
 def _pieces(

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Self
 
 from ...errors import Interrupted
@@ -39,7 +40,7 @@ class Workers:
     """
 
     def __init__(self, context: Context, jobs: int) -> None:
-        self._context, self._jobs = context, jobs
+        self.context, self.jobs = context, jobs
         self._here: Worker | None = None
         self._pool: _Pool | None = None
 
@@ -59,34 +60,36 @@ class Workers:
         """
         return self.compute_pieces([[task] for task in tasks], may, stop)
 
-    def compute_pieces(
-        self, pieces: Sequence[Piece], may: May, stop: Stop, inputs: Inputs | None = None
-    ) -> Iterator[Outcome]:
+    def inputs(self) -> Inputs:
+        """The cache; kept if this process trains, else its rows would lie here for nothing."""
+        return self._worker().inputs if self.jobs == 1 else Inputs(Path(self.context.cache))
+
+    def _worker(self) -> Worker:
+        self._here = self._here or Worker(self.context)
+        return self._here
+
+    def compute_pieces(self, pieces: Sequence[Piece], may: May, stop: Stop) -> Iterator[Outcome]:
         """Yield the outcome of every task, in any order.
 
         Args:
             pieces: Runs to train; those of one piece are trained together.
             may: Asked before a piece is begun.
             stop: Looked at all the time; once it is requested, runs stop after their epoch.
-            inputs: The cache, if it was read and this process trains.
 
         Raises:
             Interrupted: A stop was requested.
             ResourceError: Disk, memory or device is exhausted.
             IntegrityError: A file of the cache is not what was written.
         """
-        if self._jobs == 1:
-            self._here = self._here or Worker(self._context, inputs)
-            yield from _here(pieces, self._here, may, stop)
+        if self.jobs == 1:
+            yield from _here(pieces, self._worker(), may, stop)
             return
-        self._pool = self._pool or _Pool(self._context, self._jobs)
-        done = False
+        self._pool = self._pool or _Pool(self.context, self.jobs)
         try:
             yield from self._pool.run(pieces, may, stop)
-            done = True
-        finally:
-            if not done:  # processes may still be at work
-                self.close()
+        except BaseException:  # processes may still be at work
+            self.close()
+            raise
 
     def close(self) -> None:
         """End every process: idle ones by themselves, others at once."""

@@ -106,8 +106,7 @@ class _Work:
         self.ledger = Ledger(sweep, plan, spec.keep, watch)
         cache = plan.cache.resolve()
         self._context = Context(str(cache), how.device, sweep.identity)
-        self._jobs = 0 if how.engine == "ray" else parallel(how)
-        self._workers = Workers(self._context, self._jobs)
+        self._workers = Workers(self._context, 0 if how.engine == "ray" else parallel(how))
 
     def run(self) -> None:
         """Train what is left, whatever the search, and write the index."""
@@ -165,10 +164,7 @@ class _Work:
             return self._workers.compute(tasks, may, self._stop)
         from . import engine_ensemble
 
-        how = self._how.engine
-        return engine_ensemble.compute(
-            tasks, self._context, self._workers, self._jobs, how, may, self._stop
-        )
+        return engine_ensemble.compute(tasks, self._workers, self._how.engine, may, self._stop)
 
     def _may(self) -> bool:
         return self.spec.hours is None or self.ledger.hours() < self.spec.hours

@@ -102,12 +102,11 @@ class Worker:
 
     Args:
         context: See there.
-        inputs: The cache, where it has been opened already.
     """
 
-    def __init__(self, context: Context, inputs: Inputs | None = None) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._inputs = inputs or Inputs(Path(context.cache))
+        self.inputs = Inputs(Path(context.cache))
 
     def take(self, contents: Sequence[Mapping[str, Any]], stop: Stop) -> list[Outcome]:
         """Train runs that came as JSON, together if there are several, or say why not."""
@@ -137,10 +136,10 @@ class Worker:
 
         run = fuse(
             task.config,
-            self._inputs.cache,
+            self.inputs.cache,
             device=self._context.device,
             stop=stop,
-            inputs=self._inputs,
+            inputs=self.inputs,
             until=task.until,
             sweep=self._context.sweep,
         )
@@ -151,11 +150,11 @@ class Worker:
 
         found = train_ensemble(
             [task.config for task in tasks],
-            self._inputs.cache,
+            self.inputs.cache,
             device=self._context.device,
             chunk=len(tasks),
             stop=stop,
-            inputs=self._inputs,
+            inputs=self.inputs,
             until=tasks[0].until,
             sweep=self._context.sweep,
         )
