@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 
 LR, DROPOUT = ("1e-4", "3e-4", "1e-3", "3e-3"), ("0.1", "0.3", "0.5")
-FAMILIES, WEIGHTS = ("frank", "gumbel"), ("1e-3", "1e-1")
+FAMILIES, WEIGHTS = ("frank", "gumbel"), ("1e-3", "1e-1", "1e-2", "3e-2", "3e-3", "3e-1")
 PROGRAM = "from cm2.cli import main; main()"
 
 LOOP = """
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=6, help="runs of the ways A and B")
     parser.add_argument("--arms", default="ABCSPDEF")
     parser.add_argument("--rates", type=int, default=len(LR), help="learning rates in the grid")
+    parser.add_argument("--weights", type=int, default=2, help="values of lambda in the grid")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     base = ["--task", options.task, "--hidden", options.hidden, "--fusion-hidden"]
@@ -162,7 +163,7 @@ def main() -> None:
     base += ["--epochs", options.epochs, "--batch-size", options.batch_size, "--device", "cpu"]
     base += ["--patience", options.epochs, "--warmup", "1"]
     axes = {"lr": LR[: options.rates], "dropout": DROPOUT}
-    axes |= {"copula": FAMILIES, "lambda_cop": WEIGHTS}
+    axes |= {"copula": FAMILIES, "lambda_cop": WEIGHTS[: options.weights]}
     grid = [word for name, v in axes.items() for word in ("--grid", f"{name}={','.join(v)}")]
     settings = list(itertools.product(*axes.values()))
     alone = settings[:: -(-len(settings) // options.alone)]
