@@ -9,11 +9,12 @@ import typer
 
 from ..console import interval, metric_table, outline, records
 from .shared import (
-    CacheOption,
     FilmsOption,
     JsonOption,
+    OwnCacheOption,
     RunArgument,
     bars,
+    cache_of,
     print_json,
     read_films,
     suggest,
@@ -25,7 +26,7 @@ def evaluate(
     runs: Annotated[
         list[Path], typer.Argument(help="Directories of runs and groups.", metavar="RUN…")
     ],
-    cache: CacheOption = Path("cm2-cache"),
+    cache: OwnCacheOption = None,
     split: Annotated[str, typer.Option(help="val, test or all.", metavar="SPLIT")] = "test",
     bootstrap: Annotated[int, typer.Option(help="Bootstrap replicates.", min=0)] = 1000,
     unit: Annotated[str, typer.Option(help="Resample by patient or stay.")] = "patient",
@@ -66,7 +67,15 @@ def evaluate(
     )
     opened = open_runs(runs)
     results = [
-        judge(one, cache, split, looks=looks, replicates=bootstrap, unit=unit, progress=bars())
+        judge(
+            one,
+            cache_of(one.path, cache),
+            split,
+            looks=looks,
+            replicates=bootstrap,
+            unit=unit,
+            progress=bars(),
+        )
         for one in opened
     ]
     if as_json:
@@ -79,7 +88,7 @@ def evaluate(
                 print(f"\n{name}: external validation on {found['external']}")
             for title, text in shown(found):
                 print(f"\n{name}: {title}\n{text}")
-    suggest(f"cm2 report {runs[0]} --cache {cache}")
+    suggest(f"cm2 report {runs[0]}" + (f" --cache {cache}" if cache else ""))
 
 
 def compare(
@@ -140,7 +149,7 @@ def compare(
 def predict(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="A .parquet or .csv file.", metavar="FILE")],
-    cache: CacheOption = Path("cm2-cache"),
+    cache: OwnCacheOption = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
     films: FilmsOption = None,
 ) -> None:
@@ -150,7 +159,7 @@ def predict(
     from ..fuse.rundir import RunDir
 
     read_films(films)
-    predictions = infer(RunDir.open(run), cache, split)
+    predictions = infer(RunDir.open(run), cache_of(run, cache), split)
     write_predictions(predictions, out)
     print(f"{predictions.num_rows:,} predictions: {out}")
 
@@ -165,7 +174,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page; default: report.html in the run.", metavar="FILE")
     ] = None,
-    cache: CacheOption = Path("cm2-cache"),
+    cache: OwnCacheOption = None,
 ) -> None:
     """Write one offline HTML page about a run, with others beside it."""
     from ..fuse.sweep.book import SweepDir, is_sweep
@@ -184,7 +193,7 @@ def report(
         for run in (one.members if isinstance(one, RunGroup) else [one])
     ]
     target = main_run.path / "report.html" if out is None else out
-    print(write_report(main_run, target, cache=cache, others=others))
+    print(write_report(main_run, target, cache=cache_of(main_run.path, cache), others=others))
 
 
 def inspect(
@@ -195,7 +204,7 @@ def inspect(
     card: Annotated[
         bool, typer.Option("--card", help="Print the model card of a run as Markdown.")
     ] = False,
-    cache: CacheOption = Path("cm2-cache"),
+    cache: OwnCacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a folder or file of cm2 is, how it was made, and whether it is whole.
@@ -209,7 +218,8 @@ def inspect(
         from ..fuse.evaluation.card import model_card
         from ..fuse.rundir import RunDir
 
-        print(model_card(RunDir.open(path), cache if cache.is_dir() else None))
+        own = cache_of(path, cache)
+        print(model_card(RunDir.open(path), own if own.is_dir() else None))
     elif as_json:
         print_json(facts)
     else:

@@ -150,6 +150,7 @@ def reproduce(
     from ..fuse.reproduce.streamed import parse_trunks
     from ..fuse.sweep.axis import parse
     from ..fuse.sweep.runner import How, parallel
+    from ..fuse.training.allocator import keep_freed_memory
     from ..fuse.training.groups import parse_seeds
     from ..options import read_settings
 
@@ -185,6 +186,7 @@ def reproduce(
                 say(f"from the cache: {error}")
         _forecast(ways, chosen, parallel(How(jobs=jobs, device=device)), as_json)
         return
+    keep_freed_memory()
     result = run.reproduce(
         planned,
         request,

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..cache.layout import COHORTS
 from ..console import Bars, set_up_logging
 from ..progress import Stop
 
@@ -18,6 +19,14 @@ _level = 0
 
 CacheOption = Annotated[
     Path, typer.Option(envvar="CM2_CACHE", help="Folder of the cache.", metavar="DIR")
+]
+OwnCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="CM2_CACHE",
+        help="Folder of the cache; default: the one that the run lies in.",
+        metavar="DIR",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunArgument = Annotated[Path, typer.Argument(help="Directory of a run.", metavar="RUN")]
@@ -67,6 +76,14 @@ def read_films(root: Path | None) -> None:
         os.environ["CM2_FILMS"] = str(root)
 
 
+def cache_of(run: Path, named: Path | None) -> Path:
+    """The cache that was named, else the one that a run or group lies in, else `cm2-cache`."""
+    if named is not None:
+        return named
+    around = run.resolve().parents
+    return next((folder for folder in around if (folder / COHORTS).is_dir()), Path("cm2-cache"))
+
+
 def print_json(value: object) -> None:
     """Print a result for machines."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
@@ -88,9 +105,11 @@ __all__ = [
     "DryRun",
     "FilmsOption",
     "JsonOption",
+    "OwnCacheOption",
     "RunArgument",
     "TimeLimit",
     "bars",
+    "cache_of",
     "print_json",
     "read_films",
     "say",

@@ -157,7 +157,9 @@ def fuse(
     read_films(films)
     from ..fuse.training import groups, trainer
     from ..fuse.training import pretrain as before
+    from ..fuse.training.allocator import keep_freed_memory
 
+    keep_freed_memory()
     wanted = before.parse(pretrain or [])
     every_fold = settings.folds > 0 and given.get("fold") is None
     if seeds is not None or every_fold:

@@ -52,6 +52,7 @@ def sweep(
     from ..fuse.sweep.runner import How, require_all
     from ..fuse.sweep.runner import sweep as run
     from ..fuse.sweep.spec import sweep_spec
+    from ..fuse.training.allocator import keep_freed_memory
     from ..options import as_given, read_settings
 
     given = read_settings(config, set_ or []) | ({"preset": preset} if preset else {})
@@ -66,6 +67,7 @@ def sweep(
         facts = estimate(spec, cache, how)
         print_json(facts) if as_json else print("\n".join(outline(facts)))
         return
+    keep_freed_memory()
     with Board(quiet=verbosity() < 0) as board:
         found = run(spec, cache, out, how, watch=board.show, stop=stopping(time_limit))
     show_sweep(found, final and not found.failures(), 1000, as_json)

@@ -12,15 +12,16 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from ...errors import ConfigError, Interrupted, ResourceError
 from ...progress import Stop, never
+from ..training.allocator import keep_freed_memory
 from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
 
 _TICK = 0.5
 _GRACE = 60.0  # seconds in which cancelled tasks may end
-_workers: dict[str, Worker] = {}  # of a worker process, by sweep
 
 
 def compute(
@@ -123,9 +124,15 @@ def train_in_worker(context: dict[str, Any], task: dict[str, Any]) -> dict[str, 
     Returns:
         An `Outcome` as JSON.
     """
-    worker = _workers.setdefault(context["sweep"] or "", Worker(Context(**context)))
-    (outcome,) = worker.take([task], never())
+    (outcome,) = _worker(Context(**context)).take([task], never())
     return outcome.to_json()
+
+
+@lru_cache(maxsize=1)
+def _worker(context: Context) -> Worker:
+    """The one of this process: it reads the cache once for all tasks of a sweep."""
+    keep_freed_memory()
+    return Worker(context)
 
 
 def _ray() -> Any:

@@ -15,6 +15,7 @@ import sys
 import threading
 
 from ...progress import Stop
+from ..training.allocator import keep_freed_memory
 from .work import Context, Worker
 
 
@@ -24,6 +25,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that a library prints may get between the outcomes
     logging.getLogger("cm2").addHandler(logging.NullHandler())  # warnings are kept in run.json
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter decides
+    keep_freed_memory()
     stop = Stop()
     signal.signal(signal.SIGTERM, stop.request)
     lines: queue.Queue[str] = queue.Queue()

@@ -1,7 +1,8 @@
 """Write a small cache as the extraction does; as a program, with a fault at one durable step.
 
-    python small_store.py CACHE [--kill N] [--modality NAME] [--limit BYTES]
+    python small_store.py CACHE [--kill N] [--modality NAME] [--limit BYTES] [--mended]
 
+`--mended` strikes rejects from a cache that is there, as an extraction of mended files does.
 `--kill N` ends the process by SIGKILL at its N-th durable step, of which every write to a
 temporary file is one: half of it is on disk by then. Prints the number of steps when it survives.
 """
@@ -112,6 +113,13 @@ def build(cache: Path, modality: str = "cxr") -> int:
     return redone
 
 
+def strike(cache: Path) -> None:
+    """Strike the rejects of all chunks but the last."""
+    writer = StoreWriter(cache, space(), {"source": "small"})
+    writer.forget_rejects({f"r{SHARDS - 1}"})
+    writer.finish(complete=True)
+
+
 def tree(cache: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of every file, temporary files left out."""
     return {
@@ -127,6 +135,7 @@ def main() -> None:
     parser.add_argument("--kill", type=int, default=-1)
     parser.add_argument("--modality", default="cxr")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--mended", action="store_true")
     given = parser.parse_args()
     if given.limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.limit, given.limit))
@@ -148,7 +157,10 @@ def main() -> None:
 
     atomic.step_hook = step
     os.write = half_write
-    build(given.cache, given.modality)
+    if given.mended:
+        strike(given.cache)
+    else:
+        build(given.cache, given.modality)
     sys.stdout.write(f"{count}\n")
 
 

@@ -87,6 +87,28 @@ def test_a_kill_at_any_durable_step_resumes_to_identical_bytes(
         _check_kill(tmp_path, small, reference, step)
 
 
+@pytest.mark.fault
+def test_a_kill_while_rejects_are_struck_resumes_to_identical_bytes(
+    tmp_path: Path, small: ModuleType, undisturbed: tuple[Path, int]
+) -> None:
+    mended = tmp_path / "mended"
+    shutil.copytree(undisturbed[0], mended)
+    done = _run(mended, "--mended")
+    assert done.returncode == 0, done.stderr
+    assert Store.open(mended, "cxr").rejects["item_id"].to_pylist() == [f"r{small.SHARDS - 1}"]
+    for step in range(int(done.stdout)):
+        cache = tmp_path / f"kill-{step}"
+        shutil.copytree(undisturbed[0], cache)
+        killed = _run(cache, "--mended", "--kill", str(step))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert _readable(cache, small) == small.SHARDS * small.ITEMS
+        small.strike(cache)
+        for path in cache.rglob("*"):
+            os.utime(path, (0, 0))
+        assert len(upkeep.gc(cache, False)) <= 1  # half a file, or the table of before
+        assert small.tree(cache) == small.tree(mended)
+
+
 def _load(cache: Path) -> None:
     """Everything that training reads of a cache, and what `--verify` adds."""
     cohort = Cohort.open(cache)

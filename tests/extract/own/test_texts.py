@@ -2,6 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
+from cm2.cache.upkeep import verify
+
 from .conftest import Extract, View, why_not
 
 ENCODED = {"encoder": ["note=tinybert"], "weights": ["random:0"]}
@@ -36,3 +40,22 @@ def test_no_word_of_a_text_enters_a_table_of_the_cache(folder: Path, run: Extrac
 def test_without_hours_the_ledger_says_not_checked(folder: Path, run: Extract) -> None:
     (folder / "n.csv").write_text("stay_id,text\n100,fever\n101,pain\n")
     assert run("note=n.csv", **ENCODED).modalities[0].timing == "not checked"
+
+
+def test_the_reject_of_a_mended_text_is_gone_and_its_stay_has_it(
+    folder: Path, run: Extract, look: View
+) -> None:
+    def rejects(text: str) -> list[str]:
+        (folder / "n.csv").write_text(f"stay_id,text\n100,fever\n101,{text}\n")
+        result = run("note=n.csv", max_reject=1.0, **ENCODED).modalities[0]
+        table = pq.read_table(folder / "cache" / result.rejects)
+        return table["error"].to_pylist()
+
+    broken = "\x01\x02 unicorn"
+    assert len(rejects(broken)) == 1
+    assert look("note").mask[:2, 0].tolist() == [True, False]
+    assert rejects("pain") == []
+    assert look("note").mask[:2, 0].tolist() == [True, True]
+    assert len(rejects(broken)) == 1  # broken again, and told again
+    assert look("note").mask[:2, 0].tolist() == [True, False]
+    assert verify(folder / "cache") == []

@@ -86,6 +86,21 @@ def test_labels_and_groups_are_shown_and_compared(
     assert "+0.000 [+0.000, +0.000]" in rows
 
 
+def test_a_run_is_judged_on_the_cache_that_it_lies_in(
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = fuse(FuseConfig.of({**TINY, "task": "ihm"}), cache)
+    monkeypatch.delenv("CM2_CACHE", raising=False)
+    monkeypatch.chdir(cache / "runs")
+    assert main(["-q", "evaluate", run.path.name, "--bootstrap", "20"]) == 0
+    assert main(["-q", "predict", run.path.name, "--out", str(tmp_path / "p.csv")]) == 0
+    assert "external" not in capsys.readouterr().out
+    assert main(["-q", "evaluate", run.path.name, "--cache", str(tmp_path)]) == 3
+
+
 def test_predictions_from_outside_are_checked(
     cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
