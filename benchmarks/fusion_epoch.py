@@ -36,6 +36,7 @@ from torchvision import models
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import FusionData
 from cm2.fuse.inference import forward
+from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.loop import reproducible, train_epoch
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    keep_freed_memory()  # as every process of cm2 that trains
     if args.small:
         args.stays, args.steps, args.rounds, args.count = 500, 2, 1, 1
     hidden = 16 if args.small else 256

@@ -27,6 +27,7 @@ import torch
 
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import FusionData
+from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.loop import reproducible, train_epoch
 
 from .cohorts import cohort
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as every process of cm2 that trains
     hidden, cases = (16, CASES[2:3]) if options.small else (256, CASES)
     rounds = 1 if options.small else options.rounds
     versions = {"python": platform.python_version(), "torch": torch.__version__}

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import FusionData
+from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.device import choose
 from cm2.fuse.training.loop import reproducible, train_epoch
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as every process of cm2 that trains
     counts = [1, 2] if options.small else [int(n) for n in options.members.split(",")]
     hidden, steps = (16, 2) if options.small else (options.hidden, 8)
     device = choose(options.device)

@@ -1,18 +1,19 @@
 """The rows of a long table that have one of some ids, at about the speed of inflating it.
 
-The file is inflated by a thread of its own, which stays one block ahead. A row is dropped by one
-look at its first fields, before it is split; what is left is read as any table.
+The file is inflated by a thread of its own, and another looks at the first fields of its rows; both
+stay ahead. A row is dropped by that look, before it is split; what is left is read as any table.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +32,15 @@ else:
 
 BLOCK_BYTES = 1 << 22
 FOUND_BYTES = 1 << 23
+AHEAD = 16
+"""Blocks whose rows may have been looked at before the wanted ones are split."""
+
 LONGEST_ROW = 1 << 26
 """Bytes; a longer row is taken for a quote that never closes."""
 
 _ANY = {"row": pl.String}
 _LINE_END, _QUOTE = ord("\n"), ord('"')
+_Item = TypeVar("_Item")
 
 
 class Rows(NamedTuple):
@@ -65,7 +70,7 @@ class Block(NamedTuple):
 
 def wanted_rows(
     path: Path, header: Sequence[str], columns: Sequence[str], key: str, ids: Sequence[int]
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Read some columns of the rows that have one of some ids, block by block.
 
     Args:
@@ -94,14 +99,34 @@ def wanted_rows(
         split = pl.scan_csv(lines, schema=schema, has_header=False)
         return Block(split.filter(wanted).select(columns).collect(), seen)
 
-    for rows in _rows(path):
-        lines = _matching(rows, pattern)
-        waiting.append(lines)
-        size, seen = size + len(lines), seen + len(rows.ends)
-        if size >= FOUND_BYTES:
-            yield block()
-            size = seen = 0
+    with closing(_ahead(_looked_at(path, pattern), AHEAD)) as looked_at:
+        for lines, rows in looked_at:
+            waiting.append(lines)
+            size, seen = size + len(lines), seen + rows
+            if size >= FOUND_BYTES:
+                yield block()
+                size = seen = 0
     yield block()
+
+
+def _looked_at(path: Path, pattern: str) -> Generator[tuple[bytes, int], None, None]:
+    """By block, the rows that match a pattern, and how many there are in all."""
+    with closing(_rows(path)) as blocks:
+        for rows in blocks:
+            yield _matching(rows, pattern), len(rows.ends)
+
+
+def _ahead(source: Generator[_Item, None, None], depth: int) -> Generator[_Item, None, None]:
+    """Draw from a generator in a thread of its own, at most `depth` items ahead."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(next, source, None) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, source, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+        source.close()
 
 
 def _candidates(place: int, ids: Sequence[int]) -> str:
@@ -138,14 +163,11 @@ def _is_utf8(text: bytes) -> bool:
     return False
 
 
-def _rows(path: Path) -> Iterator[Rows]:
+def _rows(path: Path) -> Generator[Rows, None, None]:
     """Yield all rows below the header; a line end within quotes ends none."""
-    with _inflating(path) as file, ThreadPoolExecutor(1) as thread:
-        file.readline()
-        ahead = thread.submit(file.read, BLOCK_BYTES)
-        text = b""
-        while read := ahead.result():
-            ahead = thread.submit(file.read, BLOCK_BYTES)
+    text = b""
+    with closing(_ahead(_inflated(path), 1)) as inflated:
+        for read in inflated:
             text += read
             ends = _row_ends(text)
             if len(ends):
@@ -162,7 +184,7 @@ def _rows(path: Path) -> Iterator[Rows]:
 def _row_ends(text: bytes) -> npt.NDArray[np.int64]:
     data = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(data == _LINE_END)
-    if _rows_of(text) < len(ends) + (not text.endswith(b"\n")):
+    if b'"' in text and _rows_of(text) < len(ends) + (not text.endswith(b"\n")):
         within_quotes = np.searchsorted(np.flatnonzero(data == _QUOTE), ends) % 2 == 1
         ends = ends[~within_quotes]
     return ends + 1
@@ -173,10 +195,13 @@ def _rows_of(text: bytes) -> int:
     return int(pl.scan_csv(text, schema=_ANY, has_header=False).select(pl.len()).collect().item())
 
 
-def _inflating(path: Path) -> IO[bytes]:
-    if not path.name.lower().endswith(".gz"):
-        return path.open("rb")
-    return cast("IO[bytes]", _gzip.open(path, "rb"))
+def _inflated(path: Path) -> Generator[bytes, None, None]:
+    """The text below the header, block by block."""
+    packed = path.name.lower().endswith(".gz")
+    with cast("IO[bytes]", _gzip.open(path, "rb")) if packed else path.open("rb") as file:
+        file.readline()
+        while read := file.read(BLOCK_BYTES):
+            yield read
 
 
 __all__ = ["DAMAGE", "Block", "wanted_rows"]

@@ -90,7 +90,9 @@ class LSTM(nn.Module):
         if _suits_onednn(x, mask, into):
             return _read_with_onednn(x, mask, into, back, bias)
         # Steps first, so that each is one block of memory; states stay in their own precision.
-        inputs = nn.functional.linear(x.transpose(0, 1), into, bias).to(bias.dtype).unbind(0)
+        # Cast step by step, so that their gradients are put together in the shorter one.
+        steps = nn.functional.linear(x.transpose(0, 1), into, bias).unbind(0)
+        inputs = [step.to(bias.dtype) for step in steps]
         kept = _keeping(mask)
         # The state before the first step is zero: no recurrent product, no forget gate.
         i, _, g, o = inputs[0].chunk(4, -1)

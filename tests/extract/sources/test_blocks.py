@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 import random
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -51,6 +53,22 @@ def is_found(item: str, quoted: bool) -> bool:
 def read(path: Path, key: str = "item") -> tuple[list[tuple[str, ...]], int]:
     found = list(wanted_rows(path, HEADER, ("row", "item", "value"), key, WANTED))
     return pl.concat([part.found for part in found]).rows(), sum(part.rows for part in found)
+
+
+def test_a_reader_that_stops_early_leaves_no_thread_and_no_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(blocks, "FOUND_BYTES", 100)
+    path = write(tmp_path / "t.csv", rows(0, 5000), quote_all=False)
+    before = threading.active_count()
+    found = wanted_rows(path, HEADER, ("row", "item"), "item", WANTED)
+    next(found)
+    assert threading.active_count() == before + 2
+    found.close()
+    assert threading.active_count() == before
+    del found
+    gc.collect()  # a file that was left open warns, and warnings are errors
 
 
 @pytest.mark.parametrize("block_bytes", [37, 1000])
