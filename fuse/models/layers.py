@@ -135,26 +135,30 @@ def _suits_onednn(x: Tensor, mask: Tensor, weights: Tensor) -> bool:
 def _read_with_onednn(x: Tensor, mask: Tensor, into: Tensor, back: Tensor, bias: Tensor) -> Tensor:
     """States after each step, ``(B, L, hidden)``; equal to skipping the masked ones.
 
-    The steps of a row that count are moved to its front, since oneDNN knows no others; what it
-    reads behind them is not looked at.
+    oneDNN knows no masks. Rows without a step that counts are left out; steps of the others that
+    count are moved to the front, and what is read behind them is not looked at.
     """
     B, L = mask.shape
     everything = bool(mask.all())
     if not everything:
-        rows = L * torch.arange(B).unsqueeze(1)
-        order = (
-            mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
-        )  # those that count first
-        x = x.flatten(0, 1).index_select(0, (rows + order).flatten()).view(B, L, -1)
-    start = x.new_zeros(1, B, back.shape[-1], dtype=bias.dtype)
+        read = mask.cumsum(1)  # steps so far
+        rows = read[:, -1].nonzero().squeeze(1)
+        if not len(rows):  # parameters have a gradient all the same
+            rows = torch.arange(B)
+        read, longest = read[rows], max(1, int(read[:, -1].max()))
+        skipped = mask[rows].logical_not().to(torch.uint8)
+        order = L * rows.unsqueeze(1) + skipped.argsort(dim=1, stable=True)[:, :longest]
+        x = x.flatten(0, 1).index_select(0, order.flatten()).view(len(rows), longest, -1)
+    start = x.new_zeros(1, len(x), back.shape[-1], dtype=bias.dtype)
     weights, train = (into, back, bias, torch.zeros_like(bias)), torch.is_grad_enabled()
     states = torch.lstm(x, (start, start), weights, True, 1, 0.0, train, False, True)[0]
     states = states.to(bias.dtype)
     if not everything:
-        read = mask.cumsum(1)  # steps so far
-        last = (rows + (read - 1).clamp_min(0)).flatten()
-        states = states.flatten(0, 1).index_select(0, last).view(B, L, -1)
+        last = longest * torch.arange(len(rows)).unsqueeze(1) + (read - 1).clamp_min(0)
+        states = states.flatten(0, 1).index_select(0, last.flatten()).view(len(rows), L, -1)
         states = torch.where(read.unsqueeze(-1) > 0, states, 0.0)
+        if len(rows) < B:
+            states = states.new_zeros(B, L, states.shape[-1]).index_copy(0, rows, states)
     return states
 
 

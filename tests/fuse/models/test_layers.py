@@ -49,14 +49,31 @@ def test_skipping_masked_steps_equals_packing_the_others() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(
+    ("counting", "rows", "steps"),
+    [
+        ("all", 8, layers.LONG),
+        ("some", 7, layers.LONG - 1),
+        ("first", 7, 3),
+        ("none", 8, 1),
+    ],
+)
 def test_a_long_series_read_by_onednn_equals_its_steps_written_out(
-    precision: str, gaps: bool, monkeypatch: pytest.MonkeyPatch
+    precision: str, counting: str, rows: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     lstm, x = LSTM(3, 5), torch.randn(8, layers.LONG, 3)
-    mask = torch.rand(8, layers.LONG) > (0.4 if gaps else -1.0)
-    mask[2] = False
+    mask = torch.ones(8, layers.LONG, dtype=torch.bool)
+    if counting == "some":
+        mask = torch.rand(8, layers.LONG) > 0.4
+        mask[:, 1] = False
+        mask[0] = torch.arange(layers.LONG) != 1
+    elif counting == "first":
+        mask[:, 3:] = False
+    elif counting == "none":
+        mask[:] = False
+    if counting != "all":
+        mask[2] = False
     found = []
     read = Mock(wraps=torch.lstm)
     monkeypatch.setattr(torch, "lstm", read)
@@ -69,6 +86,8 @@ def test_a_long_series_read_by_onednn_equals_its_steps_written_out(
         gradients = torch.autograd.grad(loss, [values, *lstm.parameters()])
         found.append([states, last, *gradients])
     assert read.call_count == 2  # one for each layer, none of them by the steps written out
+    for call in read.call_args_list:  # what does not count is not read
+        assert call.args[0].shape[:2] == (rows, steps)
     for one, other in zip(*found, strict=True):
         scale = float(other.detach().abs().max())
         torch.testing.assert_close(
