@@ -1,7 +1,7 @@
 """An epoch from the cache against an epoch that decodes and encodes the films again.
 
     python -m benchmarks.fusion_epoch [--rounds 3] [--steps 60] [--batch 32] [--small]
-        [--out result.json]
+        [--set impute=conditional] [--out result.json]
 
 20,000 random stays in memory: 24 x 76 series, a vector of 512 of the film for a quarter, four
 parts of 312 of a report for 60 %; 70 % of them train. An epoch of cm2 is its steps, the renewal
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=8, help="pictures that are decoded")
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     keep_freed_memory()  # as every process of cm2 that trains
@@ -95,6 +96,7 @@ def main() -> None:
         args.stays, args.steps, args.rounds, args.count = 500, 2, 1, 1
     hidden = 16 if args.small else 256
     base = {"hidden": hidden, "fusion_hidden": 2 * hidden, "batch_size": args.batch}
+    base |= dict(word.split("=", 1) for word in args.set)
     fp32, bf16 = (FuseConfig.of({**base, "precision": name}) for name in ("fp32", "bf16"))
     works: dict[str, Work] = {}
     with reproducible(False):
