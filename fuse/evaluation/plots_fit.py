@@ -57,6 +57,7 @@ def families(found: Mapping[str, float], own: str) -> str:
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_xlabel("Held-out log density per coordinate, nats")
+        axes.xaxis.set_major_locator(MaxNLocator(4))  # labels of more would touch
         axes.margins(x=0.12)
 
     return draw("families", "Held-out log density by family", (3.9, 2.4), paint)
