@@ -25,6 +25,7 @@ def heat_map(
     name: str,
     title: str,
     points: Sequence[Point],
+    whole: Sequence[Point],
     across: str,
     down: str,
     span: tuple[float, float],
@@ -35,11 +36,12 @@ def heat_map(
         name: Distinct within the page.
         title: What the map is of.
         points: Settings.
+        whole: Settings of all maps, which have the same cells.
         across: Option along x.
         down: Option along y.
         span: Lowest and highest score of all maps, for one scale.
     """
-    columns, lines = _levels(points, across), _levels(points, down)
+    columns, lines = _levels(whole, across), _levels(whole, down)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -49,11 +51,14 @@ def heat_map(
                 if not found:
                     continue
                 mean = statistics.fmean(map(statistics.fmean, found))
-                axes.add_patch(_cell(j, i, _shade(mean, span)))
-                axes.text(j, i, f"{mean:.3f}".lstrip("0"), ha="center", va="center", fontsize=7)
+                shade = _shade(mean, span)
+                axes.add_patch(_cell(j, i, shade))
+                ink = COLOR["paper" if shade in DIVERGING[:2] + DIVERGING[-2:] else "ink"]
+                text = f"{mean:.3f}".lstrip("0")
+                axes.text(j, i, text, color=ink, ha="center", va="center", fontsize=7)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(lines) - 0.5))
-        axes.set_xticks(range(len(columns)), [shown(v) for v in columns])
-        axes.set_yticks(range(len(lines)), [shown(v) for v in lines])
+        axes.set_xticks(range(len(columns)), [_label(v) for v in columns])
+        axes.set_yticks(range(len(lines)), [_label(v) for v in lines])
         axes.set(xlabel=across, ylabel=down, title=title)
         axes.grid(visible=False)
 
@@ -103,7 +108,7 @@ def by_option(name: str, points: Sequence[Point], option: str, lines: str | None
             axes.set_xscale("log")
         levels = sorted(set(values))
         if len(levels) <= _MOST_TICKS:
-            axes.set_xticks(levels, [shown(level) for level in levels])
+            axes.set_xticks(levels, [_label(level) for level in levels])
             axes.minorticks_off()
         low, high = (edge(statistics.fmean(s) for _, s in points) for edge in (min, max))
         room = 0.15 * (high - low) + 1e-3
@@ -132,7 +137,7 @@ def parallel(points: Sequence[Point], names: Sequence[str]) -> str:
         for i, name in enumerate(names):
             for k, value in enumerate(levels[name]):
                 place = _place(k, len(levels[name]))
-                axes.text(i, place, f" {shown(value)}", fontsize=6.5, va="center")
+                axes.text(i, place, f" {_label(value)}", fontsize=6.5, va="center")
         _score_axis(axes, len(names), span)
         axes.set_xticks(range(len(names) + 1), [*names, "score"])
         axes.set_yticks([])
@@ -170,6 +175,11 @@ def _levels(points: Sequence[Point], name: str) -> list[Any]:
         found.values(),
         key=lambda v: (0, float(v), "") if isinstance(v, int | float) else (1, 0.0, shown(v)),
     )
+
+
+def _label(value: object) -> str:
+    """Write a value in three digits: more of a log range would run into its neighbour."""
+    return f"{value:.3g}" if isinstance(value, float) else shown(value)
 
 
 def _place(k: int, n: int) -> float:

@@ -74,7 +74,7 @@ def _maps(points: list[Point], names: list[str]) -> list[str]:
     maps = []
     for i, family in enumerate(families[:_MOST_MAPS]):
         part = [(v, s) for v, s in shown if not family or str(v["copula"]) == family]
-        maps.append(heat_map(f"map{i}", family or "all", part, across, down, span))
+        maps.append(heat_map(f"map{i}", family or "all", part, shown, across, down, span))
     return maps
 
 

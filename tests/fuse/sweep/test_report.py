@@ -16,7 +16,7 @@ from cm2.fuse.config import FuseConfig
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.sweep.book import Member, Roll, SweepDir
 from cm2.fuse.sweep.grid import expand
-from cm2.fuse.sweep.plots import by_option
+from cm2.fuse.sweep.plots import Point, by_option, heat_map
 from cm2.fuse.sweep.report import write_report
 from cm2.fuse.sweep.spec import sweep_spec
 
@@ -108,3 +108,11 @@ def test_means_of_an_option_have_the_interval_of_its_seeds_and_none_with_fewer_t
     assert bars == pytest.approx([4.30265 * 0.02 / 3**0.5] * 2, rel=1e-4)
     assert few == pytest.approx([0.7, 0.8])
     assert no_bars is None
+
+
+def test_the_maps_of_all_families_have_the_same_cells_and_short_labels() -> None:
+    low: Point = ({"K": 1, "lambda_cop": 0.00464159}, (0.8,))
+    high: Point = ({"K": 3, "lambda_cop": 0.1}, (0.9,))
+    svg = heat_map("map", "frank", [low], [low, high], "lambda_cop", "K", (0.8, 0.9))
+    texts = re.findall(r"<text[^>]*>([^<]*)", svg)
+    assert texts == ["0.00464", "0.1", "lambda_cop", "1", "3", "K", ".800", "frank"]
