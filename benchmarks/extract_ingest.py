@@ -144,7 +144,7 @@ def run_cm2(root: Path) -> set[tuple[int, int, int]]:
 
     source = open_source(root)
     catalogue = published("corrected")
-    found = events.measure(source, select(source)[0], catalogue).found
+    found = events.measure(source, select(source)[0], catalogue)[0].found
     names = {item.itemid: item.variable for item in catalogue.items_of(["mimic3_carevue"])}
     compared = names[211]  # heart rate: a number that no rule changes
     rows = found.filter(found["variable"] == compared)

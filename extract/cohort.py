@@ -13,7 +13,7 @@ from .config import ExtractConfig
 from .modalities import events
 from .selection import ADULT_YEARS, PUBLISHED_POSITIVES, select
 from .sources import Source
-from .sources.catalogue import published
+from .sources.catalogue import Catalogue, published
 from .splits import assign
 
 READMISSION_DAYS = 30
@@ -38,7 +38,9 @@ def rules(source: Source, config: ExtractConfig) -> dict[str, object]:
     }
 
 
-def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, Any]]:
+def build(
+    source: Source, config: ExtractConfig, *catalogues: Catalogue
+) -> tuple[pa.Table, dict[str, Any]]:
     """Make the table of stays of a MIMIC data set.
 
     A stay is eligible for both tasks when it lasts 48 h and has at least one measurement in the
@@ -48,6 +50,7 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
     Args:
         source: The data set.
         config: Rules, splits, cache.
+        catalogues: What will be measured next; the tables are read for it in the same pass.
 
     Returns:
         One row per kept stay, sorted by stay_id, and the record for cohort.json: dataset, release,
@@ -60,7 +63,7 @@ def build(source: Source, config: ExtractConfig) -> tuple[pa.Table, dict[str, An
     source.check_lengths(source.lengths, allow=config.allow_count_drift)
     kept, attrition = select(source)
     catalogue = published("corrected")  # who is in a cohort never hangs on the user's variables
-    measured = events.load(source, kept, config.cache, catalogue)
+    measured = events.load(source, kept, config.cache, catalogue, *catalogues)
     charted = events.lengths(source, kept, config.cache, catalogue)
     source.check_lengths(charted, allow=config.allow_count_drift)
     with_events = measured["stay_id"].unique()

@@ -54,7 +54,8 @@ class MimicRoute:
             check(cohort, self.source, config)
             if receipts.seen_tables(config, self.tables()):
                 return cohort
-        stays, info = build(self.source, config)
+        wanted = (self.catalogue,) if "ehr" in self.modalities else ()
+        stays, info = build(self.source, config, *wanted)
         cohort = write_cohort(config.cache, config.cohort, stays, info)
         receipts.write_tables(config, self.tables())
         return cohort

@@ -7,6 +7,7 @@ One streaming pass over the chart and laboratory tables; any grid is then made i
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
 
-def load(source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue) -> pl.DataFrame:
+def load(
+    source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue, *others: Catalogue
+) -> pl.DataFrame:
     """Return the measurements of the first 48 h, from the cache when they are there.
 
     Args:
@@ -38,6 +41,8 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue) 
         kept: Stays that survived selection: stay_id, subject_id, hadm_id, intime, outtime.
         cache: Cache folder.
         catalogue: Item map, variables and cleaning rules.
+        others: Catalogues that will be asked for next; if the tables have to be read, then once
+            for all.
 
     Returns:
         stay_id, hours (0 to 48, from ICU entry), variable (position in the catalogue, uint8),
@@ -49,27 +54,15 @@ def load(source: Source, kept: pl.DataFrame, cache: Path, catalogue: Catalogue) 
         SchemaError: A column is missing or an id or time cannot be read.
     """
     kept = _columns(kept)
-    path = _place(source, kept, cache, catalogue)
-    record = path.with_suffix(".json")
-    found = _read(path, record, catalogue)
+    places = {_place(source, kept, cache, one): one for one in (catalogue, *others)}
+    path = next(iter(places))
+    found = _read(path, catalogue)
     if found is None:
-        found, counts, rows = measure(source, kept, catalogue)
-        named = found.with_columns(
-            pl.col("variable").replace_strict(
-                list(range(len(catalogue.names))),
-                catalogue.names,
-                return_dtype=pl.Enum(catalogue.names),
-            )
-        )
-        digest = atomic.write_parquet(path, named.to_arrow())
-        content = {
-            "preset": catalogue.preset,
-            "rows": found.height,
-            "counts": counts,
-            "tables": rows,
-            "parquet": digest,
-        }
-        atomic.write_json(record, content)
+        missing = [one for one in places if one == path or not one.with_suffix(".json").is_file()]
+        measured = measure(source, kept, *(places[one] for one in missing))
+        for one, part in zip(missing, measured, strict=True):
+            _write(one, places[one], part)
+        found = measured[0].found
     return found
 
 
@@ -115,8 +108,29 @@ def _identity(source: Source, kept: pl.DataFrame, catalogue: Catalogue) -> dict[
     }
 
 
-def _read(path: Path, record: Path, catalogue: Catalogue) -> pl.DataFrame | None:
+def _write(path: Path, catalogue: Catalogue, measured: Measured) -> None:
+    """Commit measurements and, last, their record."""
+    named = measured.found.with_columns(
+        pl.col("variable").replace_strict(
+            list(range(len(catalogue.names))),
+            catalogue.names,
+            return_dtype=pl.Enum(catalogue.names),
+        )
+    )
+    digest = atomic.write_parquet(path, named.to_arrow())
+    content = {
+        "preset": catalogue.preset,
+        "rows": measured.found.height,
+        "counts": measured.counts,
+        "tables": measured.rows,
+        "parquet": digest,
+    }
+    atomic.write_json(path.with_suffix(".json"), content)
+
+
+def _read(path: Path, catalogue: Catalogue) -> pl.DataFrame | None:
     """Read committed measurements; None when there are none or they are damaged."""
+    record = path.with_suffix(".json")
     if not record.is_file() or not path.is_file():
         return None
     try:
@@ -148,16 +162,30 @@ class Measured(NamedTuple):
     rows: dict[str, int]
 
 
-def measure(source: Source, kept: pl.DataFrame, catalogue: Catalogue) -> Measured:
+def measure(source: Source, kept: pl.DataFrame, *catalogues: Catalogue) -> list[Measured]:
     """Read, assign, clean and deduplicate measurements; see `load` for the columns.
 
     Args:
         source: Where the tables are.
         kept: stay_id, subject_id, hadm_id, intime, outtime.
-        catalogue: Item map, variables and cleaning rules.
+        catalogues: Item map, variables and cleaning rules; the tables are read once for all.
     """
-    scanned = [_scan(source, event, kept, catalogue) for event in source.events]
-    parts = [part for part, _ in scanned]
+    scanned = [_scan(source, event, kept, catalogues) for event in source.events]
+    rows = {event.table.name: seen for event, (_, seen) in zip(source.events, scanned, strict=True)}
+    return [
+        _whole(source, kept, catalogue, [parts[i] for parts, _ in scanned], rows)
+        for i, catalogue in enumerate(catalogues)
+    ]
+
+
+def _whole(
+    source: Source,
+    kept: pl.DataFrame,
+    catalogue: Catalogue,
+    parts: list[pl.DataFrame],
+    rows: dict[str, int],
+) -> Measured:
+    """Put together what each table gave, one part for each."""
     for event, part in zip(source.events, parts, strict=True):
         if part.is_empty() and event.stay is not None:  # a bedside table; blood may go untested
             raise DataError(
@@ -186,7 +214,6 @@ def measure(source: Source, kept: pl.DataFrame, catalogue: Catalogue) -> Measure
         for i, name in enumerate(catalogue.names)
     }
     found = found.with_columns(hours=pl.col("seconds") / 3600)
-    rows = {event.table.name: seen for event, (_, seen) in zip(source.events, scanned, strict=True)}
     found = found.select("stay_id", "hours", "variable", "value")
     return Measured(found.sort("stay_id", "hours", "variable"), counts, rows)
 
@@ -196,17 +223,33 @@ def _count(found: pl.DataFrame) -> dict[int, int]:
 
 
 def _scan(
-    source: Source, event: EventTable, kept: pl.DataFrame, catalogue: Catalogue
-) -> tuple[pl.DataFrame, int]:
+    source: Source, event: EventTable, kept: pl.DataFrame, catalogues: Sequence[Catalogue]
+) -> tuple[list[pl.DataFrame], int]:
     """Read one table: stay_id, seconds, variable, value (null where not readable); its length.
 
     A row belongs to the kept stay of its admission unless it names another stay; rows without an
     admission belong to none. In the reference it is also lent to every kept stay of the patient
     whose time in the unit holds it.
     """
-    kinds, texts = _needed(source, event, catalogue)
+    needed = [_needed(source, event, catalogue) for catalogue in catalogues]
+    kinds = {column: kind for own, _ in needed for column, kind in own.items()}
+    columns = list(dict.fromkeys([*kinds, *(text for _, texts in needed for text in texts)]))
+    maps = [_item_map(event, catalogue) for catalogue in catalogues]
+    ids = pl.concat(maps)["itemid"].unique().to_list()
+    parts: list[list[pl.DataFrame]] = [[] for _ in catalogues]
+    seen = 0
+    for block in event.table.blocks(columns, "itemid", ids):
+        seen += block.rows
+        rows = _read_cells(block.found, event, kinds).lazy()
+        for i, catalogue in enumerate(catalogues):
+            own = rows.select(*needed[i][0], *needed[i][1])
+            parts[i].append(_measured(own, event, kept, catalogue, maps[i].lazy()).collect())
+    return [pl.concat(part) for part in parts], seen
+
+
+def _item_map(event: EventTable, catalogue: Catalogue) -> pl.DataFrame:
     items = catalogue.items_of(event.systems)
-    item_map = pl.DataFrame(
+    return pl.DataFrame(
         [(item.itemid, item.variable, item.unit, item.label) for item in items],
         schema={
             "itemid": pl.Int64,
@@ -216,13 +259,6 @@ def _scan(
         },
         orient="row",
     )
-    parts: list[pl.DataFrame] = []
-    seen = 0
-    for block in event.table.blocks([*kinds, *texts], "itemid", item_map["itemid"].to_list()):
-        seen += block.rows
-        rows = _read_cells(block.found, event, kinds)
-        parts.append(_measured(rows.lazy(), event, kept, catalogue, item_map.lazy()).collect())
-    return pl.concat(parts), seen
 
 
 def _read_cells(found: pl.DataFrame, event: EventTable, kinds: dict[str, Kind]) -> pl.DataFrame:
@@ -257,7 +293,7 @@ def _measured(
         .filter(
             pl.col("seconds").is_between(0, PREDICTION_HOURS * 3600) & pl.col("value").is_not_null()
         )
-        .join(item_map, on="itemid", how="left")
+        .join(item_map, on="itemid", how="inner")
     )
     return clean(rows, catalogue).select(
         "stay_id", pl.col("seconds").cast(pl.Int32), "variable", "value"

@@ -24,7 +24,7 @@ def found(
 ) -> dict[str, list[tuple[float, float]]]:
     """Measurements of one stay by variable."""
     source = open_source(tree.write(root, **how))
-    frame = events.measure(source, select(source)[0], published(preset)).found
+    frame = events.measure(source, select(source)[0], published(preset))[0].found
     rows = frame.filter(pl.col("stay_id") == stay)
     by_name: dict[str, list[tuple[float, float]]] = {}
     for _, hours, variable, value in rows.iter_rows():
@@ -225,7 +225,7 @@ def test_tables_of_another_release_are_refused(mimic3: Any, tmp_path: Path) -> N
         row["hadm_id"] = "5"
     source = open_source(mimic3.write(tmp_path / "root"))
     with pytest.raises(DataError, match="belong to one release"):
-        events.measure(source, select(source)[0], CORRECTED)
+        events.measure(source, select(source)[0], CORRECTED)[0]
 
 
 def test_measurements_are_read_once_and_then_come_from_the_cache(
@@ -286,9 +286,9 @@ def test_the_size_of_the_blocks_changes_nothing(
 ) -> None:
     source = open_source(shared / "data" / "mimiciv_demo")
     kept, _ = select(source)
-    whole = events.measure(source, kept, published(preset))
+    whole = events.measure(source, kept, published(preset))[0]
     monkeypatch.setattr(events, "BLOCK_ROWS", 3000)
-    parts = events.measure(source, kept, published(preset))
+    parts = events.measure(source, kept, published(preset))[0]
     assert whole[0].equals(parts[0])
     assert whole[1] == parts[1]
 
@@ -300,5 +300,5 @@ def test_gz_members_may_be_several(mimic3: Any, charted: Chart, tmp_path: Path) 
     head, _, tail = gzip.decompress(path.read_bytes()).partition(b"\n")
     path.write_bytes(gzip.compress(head + b"\n") + gzip.compress(tail))
     source = open_source(root)
-    frame = events.measure(source, select(source)[0], CORRECTED).found
+    frame = events.measure(source, select(source)[0], CORRECTED)[0].found
     assert 91.0 in frame["value"].to_list()

@@ -81,7 +81,7 @@ def test_rows_are_counted_whatever_is_wanted_of_them(
     for row in mimic3.tables["chartevents"]:
         row.pop("stay_id", None)
     source = open_source(mimic3.write(tmp_path, shuffle=shuffle))
-    measured = events.measure(source, select(source)[0], published("corrected"))
+    measured = events.measure(source, select(source)[0], published("corrected"))[0]
     assert measured.rows == {"chartevents": 1003, "labevents": 1}
     assert measured.found.height == 4
 
