@@ -4,15 +4,19 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 
 from cm2.errors import DataError, SchemaError
+from cm2.extract.config import ExtractConfig
 from cm2.extract.modalities import events
+from cm2.extract.runner import extract
 from cm2.extract.selection import select
 from cm2.extract.sources import open_source
 from cm2.extract.sources.catalogue import Preset, published
+from cm2.extract.sources.tables import Table
 
 CORRECTED, REFERENCE = published("corrected"), published("reference")
 NAMES = CORRECTED.names
@@ -225,7 +229,7 @@ def test_tables_of_another_release_are_refused(mimic3: Any, tmp_path: Path) -> N
         row["hadm_id"] = "5"
     source = open_source(mimic3.write(tmp_path / "root"))
     with pytest.raises(DataError, match="belong to one release"):
-        events.measure(source, select(source)[0], CORRECTED)[0]
+        events.measure(source, select(source)[0], CORRECTED)
 
 
 def test_measurements_are_read_once_and_then_come_from_the_cache(
@@ -238,6 +242,52 @@ def test_measurements_are_read_once_and_then_come_from_the_cache(
     again = events.load(source, kept, tmp_path / "cache", CORRECTED)
     assert first.equals(again)
     assert first.schema == again.schema
+
+
+def test_several_catalogues_are_measured_in_one_pass_as_each_by_itself(
+    mimic3: Any, charted: Chart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(
+        mimic3,
+        charted(646, 1, "91", error="1"),  # corrected leaves it out
+        charted(198, 5, "9"),
+        charted(198, 5, "15"),  # the reference compares as text
+        charted(226512, 5, "80"),
+        charted(3655, 6, "30", valueuom="cmH20"),
+    )
+    source = open_source(mimic3.write(tmp_path / "root"))
+    kept, _ = select(source)
+    alone = [events.measure(source, kept, one)[0] for one in (CORRECTED, REFERENCE)]
+    read: list[str] = []
+    blocks = Table.blocks
+
+    def counted(table: Table, *args: Any) -> Any:
+        read.append(table.name)
+        return blocks(table, *args)
+
+    monkeypatch.setattr(Table, "blocks", counted)
+    events.load(source, kept, tmp_path / "cache", CORRECTED, REFERENCE)
+    together = [
+        events.load(source, kept, tmp_path / "cache", one) for one in (CORRECTED, REFERENCE)
+    ]
+    assert sorted(read) == ["chartevents", "labevents"]
+    assert not alone[0].found.equals(alone[1].found)
+    for one, other in zip(alone, together, strict=True):
+        assert one.found.equals(other)
+
+
+def test_the_published_preset_reads_the_charts_once_for_cohort_and_series(
+    mimic3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Mock(wraps=events.measure)
+    monkeypatch.setattr(events, "measure", measured)
+    root, cache = mimic3.write(tmp_path / "root"), tmp_path / "cache"
+    extract(
+        ExtractConfig.model_validate(
+            {"data": root, "cache": cache, "modality": ("ehr",), "preset": "reference"}
+        )
+    )
+    assert [call.args[2:] for call in measured.call_args_list] == [(CORRECTED, REFERENCE)]
 
 
 def test_another_source_another_preset_or_another_stay_is_not_served_from_the_cache(
