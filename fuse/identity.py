@@ -24,7 +24,7 @@ from .stream.options import init_of, settled, settled_cached, streamed_of
 if TYPE_CHECKING:
     from .data import FusionData
 
-NUMERICS_VERSION = 6
+NUMERICS_VERSION = 7
 """Raised by hand whenever the same configuration and data would give other numbers."""
 
 ROWS = ("task", "modalities", "require", "rows", "drop", "drop_train", "folds", "fold")

@@ -28,10 +28,12 @@ from .special import (
     log_softplus,
     pair_from_log_hazard,
     pair_from_logit,
+    softplus,
 )
 
 SMALLEST, LARGEST = 1e-3, 35.0  # tau 1e-4 .. 0.89
 NEXT_TO_ZERO = 1e-30
+LOG_2 = math.log(2.0)
 
 
 class Frank(Archimedean):
@@ -105,8 +107,18 @@ class Frank(Archimedean):
         size = given[0].shape[-1] + 1
         n = known.sum(-1)
         theta = _positive(theta)
-        _, _, log_minus_log_given = _shares(*given, theta.unsqueeze(-1))
-        log_x, log1m_x = _log_x(log_minus_log_given, known, theta)
+        log_x, log1m_x = _given_x(given, known, theta)
+        log_count = torch.log(n.clamp(min=1).to(theta.dtype))
+
+        def few(target: Pair) -> Pair:
+            # h = q ((1 - x)/(1 - q x))^n for n <= 2; -log h is a sum of non-negative terms
+            _, log1m_q, log_first = _shares(*target, theta)
+            log_other = log_count + log_softplus(log_x + log1m_q - log1m_x)
+            log_g = torch.logaddexp(log_first, log_other)
+            return unless_unknown(n == 0, target, pair_from_log_hazard(log_g))
+
+        if size <= 3:
+            return few
         orders = _orders(size, log_x)
         coefficients = _eulerian(size, n - 1, log_x)
         terms = coefficients * torch.exp(orders * log_x.unsqueeze(-1))
@@ -114,7 +126,6 @@ class Frank(Archimedean):
         lowered = coefficients[..., 1:] * torch.exp(orders[:-1] * log_x.unsqueeze(-1))
         above = torch.ones_like(orders[1:] * orders[:-1, None]).triu().mT  # k > i
         higher = lowered @ above
-        log_count = torch.log(n.clamp(min=1).to(theta.dtype))
         changes = n >= 3
 
         def h(target: Pair) -> Pair:
@@ -133,8 +144,10 @@ class Frank(Archimedean):
         return h
 
     def _inverse(self, q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
-        if given[0].shape[-1] > 1:
+        if given[0].shape[-1] > 2:
             return super()._inverse(q, given, known, theta)
+        if given[0].shape[-1] == 2:
+            return _inverse_given_two(q, given, known, theta)
         # closed form for one given margin; a negative theta reflects it
         acting = torch.where(known[..., 0], theta, 0.0)
         size = torch.where(acting < 0, -acting, acting)
@@ -219,6 +232,44 @@ def _conditional_on_one(given: Pair, known: Tensor, theta: Tensor) -> Conditiona
         return pair_from_logit(logit)
 
     return h
+
+
+def _inverse_given_two(q: Pair, given: Pair, known: Tensor, theta: Tensor) -> Pair:
+    """Closed form where at most two margins are given: h = s ((1 - x)/(1 - s x))^n for the share s.
+
+    Linear in s for n = 1, a quadratic in its root y for n = 2; 1 - s from positive terms alone.
+    """
+    n = known.sum(-1)
+    theta = _positive(theta)
+    log_x, log1m_x = _given_x(given, known, theta)
+    log_h, log1m_h = q
+    # n = 1: s = h/((1 - x) + x h)
+    log_whole = torch.logaddexp(log1m_x, log_x + log_h)
+    one = log_h - log_whole, log1m_x + log1m_h - log_whole
+    # n = 2: y = 2 r/((1 - x) + w), r^2 = h, w^2 = (1 - x)^2 + 4 x h
+    log_r = 0.5 * log_h
+    log_4xh = 2.0 * LOG_2 + log_x + log_h
+    log_w = 0.5 * torch.logaddexp(2.0 * log1m_x, log_4xh)
+    log_sum = torch.logaddexp(log1m_x, log_w)
+    log_y = LOG_2 + log_r - log_sum
+    # 1 - y = 2 (1 - h)(1 - x)(1 + a)/((1 + r)(w + 1 + x)((1 - x) + w))
+    log_a = torch.logaddexp(log1m_x, log_4xh) - torch.logaddexp(log_w, LOG_2 + log_x + log_r)
+    log1m_y = LOG_2 + log1m_h + log1m_x + softplus(log_a) - log_sum
+    log1m_y = log1m_y - torch.log1p(torch.exp(log_r))
+    log1m_y = log1m_y - torch.log1p(torch.exp(log_w) + torch.exp(log_x))
+    two = 2.0 * log_y, log1m_y + torch.log1p(torch.exp(log_y))
+    log_s, log1m_s = (torch.where(n == 2, b, a) for a, b in zip(one, two, strict=True))
+    log_rest = torch.logaddexp(log1m_s, log_s - theta)  # 1 - p s
+    log_u = log_log1p_over(theta, log_expm1_ratio(-theta) + log_s - log_rest)
+    log_sf = log_log1p_over(theta, log_expm1_ratio(theta) + log1m_s)
+    upper = log_u > log_sf
+    return unless_unknown(n == 0, q, complete(torch.where(upper, log_sf, log_u), upper))
+
+
+def _given_x(given: Pair, known: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """log x and log(1 - x) of the given margins."""
+    _, _, log_minus_log_q = _shares(*given, theta.unsqueeze(-1))
+    return _log_x(log_minus_log_q, known, theta)
 
 
 def _positive(theta: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cm2.errors import ConfigError, UnsupportedError
 from cm2.fuse.copula import COPULAS, Copula, get_copula
+from cm2.fuse.copula.archimedean import Archimedean
 
 torch.set_num_threads(1)
 
@@ -231,6 +232,42 @@ def test_conditional_and_its_inverse_are_one_identity(family: str, M: int) -> No
         assert middle.any()
         torch.testing.assert_close(back[0][middle], log_u[middle, -1], rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(back[1][middle], log_sf[middle, -1], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("tau", [0.001, 0.2, 0.85])
+@pytest.mark.parametrize("spread", [2.0, 60.0])
+def test_frank_given_two_margins_in_closed_form_equals_the_search(
+    tau: float, spread: float
+) -> None:
+    copula, params = _member("frank", 3, tau)
+    generator = torch.Generator().manual_seed(1)
+    given = (spread * torch.randn(300, 2, generator=generator)).double().requires_grad_()
+    q = (spread * torch.randn(300, generator=generator)).double().requires_grad_()
+    theta = params["theta"].clone().requires_grad_()
+    known = torch.arange(300)[:, None] % 4 > torch.tensor([0, 2])  # none, the first, both
+    found = []
+    for inverse in (type(copula)._inverse, Archimedean._inverse):
+        log_u, log_sf = inverse(copula, _from_logit(q), _from_logit(given), known, theta)
+        logit = log_u - log_sf
+        slopes = torch.autograd.grad(torch.asinh(logit).sum(), (given, q, theta))
+        found.append((logit, *slopes))
+    for closed, searched in zip(*found, strict=True):
+        torch.testing.assert_close(closed, searched, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("family", "M"), [("gumbel", 3), ("frank", 4)])
+def test_what_is_searched_for_one_row_does_not_hang_on_the_others(family: str, M: int) -> None:
+    copula, params = _member(family, M, 0.5)
+    y = torch.randn(64, 2 * M, generator=torch.Generator().manual_seed(2)).double()
+    far = torch.cat([y, 300.0 * y])  # these are bisected
+    absent = torch.arange(M) < M - 1
+
+    def draw(rows: Tensor) -> Tensor:
+        return copula.impute(*_from_logit(rows[:, :M]), absent, *_from_logit(rows[:, M:]), params)[
+            0
+        ]
+
+    assert draw(far)[:64].equal(draw(y))
 
 
 @pytest.mark.parametrize("theta", [-0.6, -0.3, -1e-9, 0.0])
