@@ -55,6 +55,12 @@ class FuseConfig(BaseModel):
         description="Modalities that a stay must have to be a row without being read, NAME or "
         "NAME@SPACE: the rows of a richer run for a single modality.",
     )
+    beside: tuple[str, ...] = Field(
+        (),
+        description="Modalities that are not read but that a stay may have left when `drop` or "
+        "`drop_train` withholds one, NAME or NAME@SPACE: what a richer run withholds, for a "
+        "single modality.",
+    )
     model: str = Field(
         "cm2",
         description=f"Method: {', '.join(MODELS)}, or FILE.py:CLASS. `cm2 models NAME` shows its "
@@ -290,16 +296,17 @@ class FuseConfig(BaseModel):
 
     @model_validator(mode="after")
     def _required_beside(self) -> FuseConfig:
-        read, required = (
-            [text.partition("@")[0] for text in names] for names in (self.modalities, self.require)
-        )
-        if not all(required) or len(set(required)) < len(required):
-            raise ValueError(f"require must hold distinct names, found {', '.join(self.require)!r}")
-        if self.require and (not read or set(read) & set(required)):
-            raise ValueError(
-                "require names modalities beside those that are read: give modalities too, none of "
-                "them in both. rows = 'matched' asks for all that are read"
-            )
+        read = {text.partition("@")[0] for text in self.modalities}
+        for option in ("require", "beside"):
+            texts: tuple[str, ...] = getattr(self, option)
+            names = [text.partition("@")[0] for text in texts]
+            if not all(names) or len(set(names)) < len(names):
+                raise ValueError(f"{option} must hold distinct names, found {', '.join(texts)!r}")
+            if names and (not read or read & set(names)):
+                raise ValueError(
+                    f"{option} names modalities beside those that are read: give modalities too, "
+                    "none of them in both. rows = 'matched' asks for all that are read"
+                )
         return self
 
     @field_validator("trunk", "init")

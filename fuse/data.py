@@ -20,6 +20,7 @@ from ..cache.store import Store
 from ..cache.view import numbered, stays_with
 from ..errors import DataError, IntegrityError, LeakageError
 from .config import FuseConfig
+from .drop import Drop
 from .identity import modality_names
 from .models.interface import LEARNED, FusionBatch, ModalitySpec, pattern_ids
 from .random import Keys, key, stay_keys, uniforms
@@ -246,15 +247,18 @@ def load(
     """
     cohort = cohort or Cohort.open(cache, config.cohort)
     views = [
-        _view(cache, cohort, config, name, space.partition("@")[2] or None)
-        for name, space in zip(modality_names(config), config.modalities, strict=True)
+        _view(cache, cohort, config, name, space) for name, space in _parted(config.modalities)
     ]
     table = cohort.stays
     has = np.stack([part.has for part in views], 1)
+    required, beside = (
+        {name: stays_with(cache, cohort, name, space) for name, space in _parted(texts)}
+        for texts in (config.require, config.beside)
+    )
     admitted = has.all(1) if config.rows == "matched" else has.any(1)
-    for text in config.require:
-        name, _, space = text.partition("@")
-        admitted &= stays_with(cache, cohort, name, space or None)
+    if config.drop or config.drop_train:  # then they must be rows of the richer run first
+        admitted = np.logical_or.reduce([admitted, *beside.values()])
+    admitted = np.logical_and.reduce([admitted, *required.values()])
     if config.task in cohort.tasks:  # stays without any label can be predicted all the same
         admitted &= np.array(table[f"in_{config.task}"].to_pylist(), dtype=bool)
     rows = np.flatnonzero(admitted)
@@ -268,13 +272,25 @@ def load(
         config,
     )
     keys = stay_keys(columns["stay_id"])
-    values = {part.name: _values(part, rows) for part in views}
-    masks = {part.name: part.mask[rows] for part in views}
     has = has[rows]
     if config.drop or config.drop_train:
         from .withhold import withheld
 
-        has = withheld(config, has, values, masks, y.numpy(), columns["split"], keys)
+        others = {name: stays[rows] for name, stays in {**required, **beside}.items()}
+        known = [*views, *_beside(cache, cohort, config)]
+        has = withheld(
+            config,
+            {**dict(zip(modality_names(config), has.T, strict=True)), **others},
+            {part.name: (part.values[rows], part.mask[rows]) for part in known},
+            y.numpy(),
+            columns["split"],
+            keys,
+        )
+        kept = np.flatnonzero(has.any(1))  # of what is read
+        rows, has, y, keys = rows[kept], has[kept], y[torch.from_numpy(kept)], keys[kept]
+        columns = {name: [column[i] for i in kept] for name, column in columns.items()}
+    values = {part.name: _values(part, rows) for part in views}
+    masks = {part.name: part.mask[rows] for part in views}
     specs = [
         ModalitySpec(
             part.name,
@@ -333,6 +349,20 @@ def assemble(
         time={name: torch.from_numpy(part) for name, part in (times or {}).items()},
     )
     return FusionData(tuple(specs), whole, targets, columns, keys, dataset)
+
+
+def _parted(texts: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Name and space of modalities given as NAME or NAME@SPACE."""
+    for text in texts:
+        name, _, space = text.partition("@")
+        yield name, space or None
+
+
+def _beside(cache: Path, cohort: Cohort, config: FuseConfig) -> Iterator[ModalityView]:
+    """Modalities that are not read, where their values tell who is withheld one that is."""
+    if any(Drop.parse(text).by == "severity" for text in (*config.drop, *config.drop_train)):
+        for name, space in _parted((*config.require, *config.beside)):
+            yield view(cache, cohort, name, space)
 
 
 def _view(

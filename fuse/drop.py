@@ -49,7 +49,9 @@ class Drop:
             )
         return cls(name, value, "severity" if by == "severity" else "random")
 
-    def chosen(self, keys: Keys, risk: NDArray[np.float64] | None = None) -> NDArray[np.bool_]:
+    def chosen(
+        self, keys: Keys, risk: NDArray[np.float64] | None = None, stream: str = "drop"
+    ) -> NDArray[np.bool_]:
         """Choose who loses the modality; a larger share takes the same stays and more.
 
         At random each stay is judged by its own random number alone. By severity its rank in
@@ -59,6 +61,8 @@ class Drop:
         Args:
             keys: Keys of the stays that could lose it, ``(N,)``.
             risk: Their risk, ``(N,)``; needed by severity.
+            stream: Name of the random numbers: stays that training left with the modality have
+                large ones under its own name, and none of them would lose it again.
 
         Returns:
             ``(N,)``.
@@ -67,7 +71,7 @@ class Drop:
 
         from .random import uniforms
 
-        place = uniforms(0, f"drop.{self.name}", keys)
+        place = uniforms(0, f"{stream}.{self.name}", keys)
         if self.by == "random":
             return place < self.share
         assert risk is not None

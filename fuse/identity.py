@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NUMERICS_VERSION = 7
 """Raised by hand whenever the same configuration and data would give other numbers."""
 
-ROWS = ("task", "modalities", "require", "rows", "drop", "drop_train", "folds", "fold")
+ROWS = ("task", "modalities", "require", "beside", "rows", "drop", "drop_train", "folds", "fold")
 """Options that decide which rows a run sees and what is in them."""
 
 _ORDER = ("ehr", "cxr", "report", "note", "static")
@@ -110,13 +110,18 @@ class Inputs:
             )
         stream = config.mode == "stream"
         seen = {text: self._modality(cohort, text, stream) for text in wanted}
-        asked = {text: self._modality(cohort, text, False) for text in config.require}
-        parts = {part.store.space.modality: part for part in (*seen.values(), *asked.values())}
+        asked, counted = (
+            {text: self._modality(cohort, text, False) for text in texts}
+            for texts in (config.require, config.beside)
+        )
+        unread = (*asked.values(), *counted.values())
+        parts = {part.store.space.modality: part for part in (*seen.values(), *unread)}
         spaces = {part.store.space.modality: dict(part.space) for part in seen.values()}
         config = config.model_copy(
             update={
                 "modalities": tuple(part.text for part in seen.values()),
                 "require": tuple(part.text for part in asked.values()),
+                "beside": tuple(part.text for part in counted.values()),
             }
         )
         series = [n for n in spaces if parts[n].store.space.view == "series"]

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from ..errors import ConfigError, DataError
 from .config import FuseConfig, unknown
 from .drop import Drop
+from .identity import modality_names
 from .random import Keys
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -22,9 +23,8 @@ Floats = NDArray[np.float32]
 
 def withheld(
     config: FuseConfig,
-    has: Bools,
-    values: Mapping[str, Floats],
-    masks: Mapping[str, Bools],
+    has: Mapping[str, Bools],
+    values: Mapping[str, tuple[Floats, Bools]],
     y: Floats,
     split: Sequence[str],
     keys: Keys,
@@ -37,44 +37,50 @@ def withheld(
 
     Args:
         config: Its `drop` acts on all splits, its `drop_train` on train and val.
-        has: Availability, ``(N, M)``, columns in the order of `values`.
-        values: By modality ``(N, L, D)``.
-        masks: By modality ``(N, L)``.
+        has: Which stays have a modality, ``(N,)``: those that the run reads, and those beside.
+        values: By modality values ``(N, L, D)`` and mask ``(N, L)``; those of modalities that are
+            not read are needed by severity alone.
         y: Targets, ``(N, C)``; NaN where unknown.
         split: Split of each stay.
         keys: Keys of the stays.
 
     Returns:
-        What is left of `has`.
+        Which stays have what the run reads, ``(N, M)``, in its order.
 
     Raises:
-        ConfigError: A modality that the run does not read, or one withheld twice.
+        ConfigError: A modality that the run does not read, one withheld twice, or no other that a
+            stay could have left.
         DataError: Severity cannot be told: the training stays have one class only.
     """
     plan = [(Drop.parse(text), SPLITS) for text in config.drop]
     plan += [(Drop.parse(text), SPLITS[:2]) for text in config.drop_train]
-    names = tuple(values)
-    left = has.copy()
+    read = modality_names(config)
+    if len(has) == 1:
+        raise ConfigError(
+            f"Nothing can be withheld from a run that knows of {read[0]!r} alone: a stay keeps "
+            "what it has nothing beside. Name other modalities of the stays: --beside NAME."
+        )
+    left = {name: stays.copy() for name, stays in has.items()}
     words = np.array(split)
     seen: set[str] = set()
     for drop, splits in plan:
-        if drop.name not in names:
-            raise ConfigError(unknown("modality", drop.name, names))
+        if drop.name not in read:
+            raise ConfigError(unknown("modality", drop.name, read))
         if drop.name in seen:
             raise ConfigError(f"{drop.name!r} is withheld twice: give it one share.")
         seen.add(drop.name)
-        m = names.index(drop.name)
-        able = has[:, m] & (left.sum(1) >= 2)
+        able = has[drop.name] & (np.stack(list(left.values())).sum(0) >= 2)
         if not able.any():  # these stays have nothing else
             continue
         risk = None
         if drop.by == "severity":
-            others = [(values[n], masks[n], has[:, i]) for i, n in enumerate(names) if i != m]
+            others = [(*values[n], there) for n, there in has.items() if n != drop.name]
             risk = _risk(others, y, words == "train")
         for word in splits:
             rows = np.flatnonzero(able & (words == word))
-            left[rows[drop.chosen(keys[rows], None if risk is None else risk[rows])], m] = False
-    return left
+            lost = drop.chosen(keys[rows], None if risk is None else risk[rows])
+            left[drop.name][rows[lost]] = False
+    return np.stack([left[name] for name in read], 1)
 
 
 def _risk(

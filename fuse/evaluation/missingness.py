@@ -77,7 +77,7 @@ def missingness(
             raise ConfigError(unknown("modality", drop.name, tuple(names)))
         m = names.index(drop.name)
         able = loaded.rows[known & _able(loaded, m)]
-        lost = able[drop.chosen(loaded.data.keys[able])]
+        lost = able[drop.chosen(loaded.data.keys[able], stream="judge.drop")]
         less = _predict(loaded, without(loaded.data, m, lost), loaded.rows)
         found = judged(y, [less[known]], subjects, replicates=replicates)
         entry: dict[str, Any] = {

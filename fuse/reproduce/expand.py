@@ -303,8 +303,8 @@ def _lines(
 def _alone(one: str, modalities: tuple[str, ...], setting: Setting) -> Line:
     name = one.partition("@")[0]
     options: dict[str, Any] = {"model": "single", "modalities": (one,)}
-    if setting.rows == "matched":
-        options["require"] = tuple(other for other in modalities if other != one)
+    others = tuple(other for other in modalities if other != one)
+    options["require" if setting.rows == "matched" else "beside"] = others
     title = {"ehr": "EHR", "cxr": "film"}.get(name, name)
     return Line(f"alone:{name}", f"{title} alone", options, added=True)
 
@@ -322,6 +322,8 @@ def _tries(line: Line, base: Options, request: Request, image: str = "") -> tupl
     options |= {name: value for name, value in line.options.items() if name != "preset"}
     read = names_of(options["modalities"])
     options["drop"] = tuple(text for text in options["drop"] if Drop.parse(text).name in read)
+    if not options["drop"]:
+        options.pop("beside", None)
     fixed = {*idle, *line.options}
     if request.stream:
         options = streamed(options, read, trunks_of(request.trunks, image))

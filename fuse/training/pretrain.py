@@ -22,7 +22,9 @@ from ..stream.options import OF_FILMS, OF_TEXTS, names_files, pairs
 from . import trainer
 
 SINGLE = "single"
-_OWN = ("model", "options", "published", "temperature", "require", "rows", "modalities")
+_OWN = (
+    *("model", "options", "published", "temperature", "require", "beside", "rows", "modalities"),
+)
 _OWN_OF_STREAM = ("trunk", "init", "freeze_trunk_epochs", "freeze_text_epochs")
 
 
@@ -161,6 +163,9 @@ def _alone(config: FuseConfig, identity: Identity, name: str, task: str) -> Fuse
             raise ConfigError(f"--init and --pretrain of {name} name two starts: leave one out.")
         given[key] = () if word is None else (f"{name}={word}",)
     text = identity.config.modalities[names.index(name)]
+    others = tuple(other for other in identity.config.modalities if other != text)
+    if given["drop"] or given["drop_train"]:
+        given["beside"] = (*others, *identity.config.require, *identity.config.beside)
     return FuseConfig.of(
         {**given, "model": SINGLE, "modalities": (text,), "task": task or config.task}
     )
