@@ -48,7 +48,8 @@ def compare(
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(unknown("metric", name, METRICS))
-    order = [*(model for model in models if model.path != baseline.path), baseline]
+    own = baseline.path.resolve()
+    order = [*(model for model in models if model.path.resolve() != own), baseline]
     data = paired([baseline, *order[:-1]], split)
     p = [*data.p[1:], data.p[0]]
     names = labels(order)

@@ -81,9 +81,25 @@ def judged(
         result[metric] = Judged(
             None if not defined else float(np.mean([v for v in by_seed if v is not None])),
             by_seed,
-            table.mean((0, 1)) if defined else np.full(replicates, np.nan),
+            _macro_drawn(table) if defined else np.full(replicates, np.nan),
         )
     return result
+
+
+def _macro_drawn(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over seeds, and over the targets that a resample defines if they are half of them.
+
+    Args:
+        table: By seed, target and resample; undefined in all seeds alike.
+
+    Returns:
+        By resample; NaN where fewer are defined.
+    """
+    by_target = table.mean(0)
+    defined = ~np.isnan(by_target)
+    count = defined.sum(0)
+    total = np.where(defined, by_target, 0.0).sum(0)
+    return np.where(2 * count >= len(by_target), total / np.maximum(count, 1), np.nan)
 
 
 __all__ = ["Judged", "judged"]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...progress import Progress, silent
 from ..group import RunGroup
 from ..rundir import RunDir
 from .group import judge_group
-from .looks import NOTHING_MORE, Looks, by_group, by_target, from_validation
+from .looks import NOTHING_MORE, Looks, by_group, by_target, from_validation, known_targets
 from .subgroups import Grouping
 from .targets import summarise
 from .thresholds import decision_curve
@@ -151,10 +153,11 @@ def judge(
             f"None of the {predictions.num_rows} {split} stays has a known target, so nothing can "
             "be judged; `cm2 predict` writes their probabilities."
         )
-    y = known["y"].to_numpy().astype(np.int64)
+    splits = dict(zip(known["stay_id"].to_pylist(), known["split"].to_pylist(), strict=True))
+    targets = {name: one.y.astype(np.int64) for name, one in known_targets(predictions).items()}
 
     def of(table: pa.Table) -> dict[str, Any]:
-        return summarise(table, replicates=replicates, seed=seed, unit=unit)
+        return summarise(table, replicates=replicates, unit=unit)
 
     return {
         "task": known["task"][0].as_py(),
@@ -165,36 +168,36 @@ def judge(
             name: of(predictions.filter(pc.equal(predictions["pattern"], name)))
             for name in sorted(set(known["pattern"].to_pylist()))
         },
-        "notes": notes(y, known["split"].to_pylist()),
+        "notes": notes(targets, list(splits.values())),
     }
 
 
-def notes(y: Any, splits: list[str]) -> list[str]:
+def notes(targets: Mapping[str, NDArray[np.int64]], splits: Sequence[str]) -> list[str]:
     """Say in plain words what the numbers cannot show.
 
     Args:
-        y: Labels, ``(n,)``.
+        targets: Known labels of each target; of several the one with the rarest class counts.
         splits: Split of each stay.
     """
-    events = int(y.sum())
-    rarer, kind = (
-        (events, "events") if 2 * events <= len(y) else (len(y) - events, "stays without an event")
-    )
+    rarer, name = min((int(min(y.sum(), len(y) - y.sum())), name) for name, y in targets.items())
+    y = targets[name]
+    kind = "events" if 2 * y.sum() <= len(y) else "stays without an event"
+    of = f" of {name!r}" if len(targets) > 1 else ""
     said = []
     if rarer < PROVES_NOTHING:
         said.append(
-            f"Only {rarer} {kind} among {len(y)} stays: these numbers prove nothing. They show "
+            f"Only {rarer} {kind}{of} among {len(y)} stays: these numbers prove nothing. They show "
             "that the pipeline runs."
         )
     elif rarer < ENOUGH:
         said.append(
-            f"Only {rarer} {kind} among {len(y)} stays: read the intervals, not the values. A "
+            f"Only {rarer} {kind}{of} among {len(y)} stays: read the intervals, not the values. A "
             f"validation should have at least {ENOUGH} events and {ENOUGH} stays without one."
         )
     trained = splits.count("train")
     if trained:
         said.append(
-            f"{trained} of the {len(y)} stays are of the training split: if they are the run's own "
-            "training data, the numbers are too good."
+            f"{trained} of the {len(splits)} stays are of the training split: if they are the "
+            "run's own training data, the numbers are too good."
         )
     return said

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ...cache import atomic
 from ...cache.cohort import Cohort
@@ -20,12 +21,14 @@ from .cells import SMALLEST, pooled, withheld
 from .compare import compare
 from .evaluate import ENOUGH
 from .metrics import summary
+from .targets import target_names, wide
 
 TASKS = {"ihm": "In-hospital mortality", "readm": "Death or readmission within 30 days"}
 DATASETS = {"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"}
 MODALITIES = {"ehr": "EHR series", "cxr": "Chest film", "report": "Radiology report"}
 SERIES = {"lstm": "LSTM over the series", "transformer": "Transformer over the series"}
 FIGURES = ("auroc", "aupr", "brier", "ece")
+Floats = NDArray[np.float64]
 
 
 def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
@@ -107,14 +110,18 @@ def patterns(predictions: pa.Table, names: Sequence[str], smallest: int) -> list
         names: The modalities in order.
         smallest: Groups and event counts below this are not shown, see `cells`.
     """
-    known = predictions.filter(predictions["y"].is_valid())
-    own = known["pattern"].to_pylist()
+    stays, y, p, subjects = wide(predictions, target_names(predictions))
+    known = ~np.isnan(y).all(1)
+    pattern = dict(
+        zip(predictions["stay_id"].to_pylist(), predictions["pattern"].to_pylist(), strict=True)
+    )
+    own = [pattern[stays[i]] for i in np.flatnonzero(known)]
+    y, p, subjects = y[known], p[known], subjects[known]
+    event = (y == 1).any(1)
     shown = pooled(Counter(own), smallest)
     order = sorted(set(shown.values()), key=lambda patterns: (-_stays(patterns, own), patterns))
     group = np.array([order.index(shown[name]) for name in own])
-    y, p = known["y"].to_numpy(), known["p"].to_numpy()
-    subjects = np.array(known["subject_id"].to_pylist())
-    events = [int(y[group == i].sum()) for i in range(len(order))]
+    events = [int(event[group == i].sum()) for i in range(len(order))]
     hidden = withheld(events, smallest)
     found = []
     for i, (together, positives, hide) in enumerate(zip(order, events, hidden, strict=True)):
@@ -129,10 +136,18 @@ def patterns(predictions: pa.Table, names: Sequence[str], smallest: int) -> list
                 "share": n / len(group),
                 "positives": None if hide else positives,
                 "rate": None if hide else positives / n,
-                "auroc": None if small else summary(y[rows], p[rows], subjects[rows])["auroc"],
+                "auroc": None if small else _pooled_auroc(y[rows], p[rows], subjects[rows]),
             }
         )
     return found
+
+
+def _pooled_auroc(y: Floats, p: Floats, subjects: NDArray[Any]) -> dict[str, Any]:
+    """AUROC of all known pairs of stay and label."""
+    told = ~np.isnan(y)
+    drawn = np.repeat(subjects, y.shape[1])[told.ravel()]
+    auroc: dict[str, Any] = summary(y[told].astype(np.int64), p[told], drawn)["auroc"]
+    return auroc
 
 
 def attrition(cohort: Cohort | None, run: RunDir) -> list[dict[str, Any]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ...errors import ConfigError
 from ..rundir import RunDir
 from .recalibration import recalibration
 from .subgroups import Grouping, group_names
@@ -36,6 +38,7 @@ class Looks:
 
 
 NOTHING_MORE = Looks()
+Fixed = TypeVar("Fixed")
 
 
 class Target(NamedTuple):
@@ -54,6 +57,9 @@ class Target(NamedTuple):
     def groups(self, unit: str) -> NDArray[Any] | None:
         """What the bootstrap draws: patients, or None for stays."""
         return self.subjects if unit == "patient" else None
+
+
+NOBODY = Target(np.empty(0, np.int8), np.empty(0), np.empty(0))
 
 
 def known_targets(predictions: pa.Table) -> dict[str, Target]:
@@ -106,42 +112,73 @@ def by_group(
     result: dict[str, dict[str, Any]] = {}
     for grouping in groupings:
         names = pa.array(group_names(stays, predictions["stay_id"].to_pylist(), grouping))
-        result[grouping.column] = {}
+        groups = result.setdefault(grouping.column, {})  # a column may be cut more than once
         for name in sorted(set(names.to_pylist())):
             part = predictions.filter(pc.equal(names, name))
             if part["y"].null_count < part.num_rows:
-                found = summarise(part, replicates=replicates, unit=unit)
-                result[grouping.column][name] = found
+                groups[name] = summarise(part, replicates=replicates, unit=unit)
     return result
 
 
 def from_validation(
     run: RunDir, predictions: pa.Table, looks: Looks, replicates: int, unit: str
 ) -> dict[str, Any]:
-    """Thresholds and corrections fixed on validation stays and carried to these."""
+    """Thresholds and corrections fixed on validation stays and carried to these.
+
+    Of several targets, one for which validation fixes nothing has a threshold of null with the
+    reason, and is named among `uncorrected`.
+
+    Raises:
+        ConfigError: Validation fixes nothing for any target, or what is asked for is unknown.
+    """
     validation = known_targets(run.predictions("val"))
     result: dict[str, Any] = {}
     if looks.threshold:
         points = {}
+        rules = _fixed(partial(choose, looks.threshold), validation, target_names(predictions))
         for name, one in known_targets(predictions).items():
-            threshold = choose(looks.threshold, validation[name].y, validation[name].p)
-            points[name] = operating_point(
-                one.y, one.p, threshold, one.groups(unit), replicates=replicates
+            threshold = rules[name]
+            points[name] = (
+                {"threshold": None, "reason": str(threshold)}
+                if isinstance(threshold, ConfigError)
+                else operating_point(
+                    one.y, one.p, threshold, one.groups(unit), replicates=replicates
+                )
             )
         result["threshold"] = {"rule": looks.threshold, **_listed(predictions, points)}
     if looks.recalibrate != "none":
         names = np.array(predictions["target"].to_pylist())
         p = predictions["p"].to_numpy().copy()
-        for name, seen in validation.items():
-            correct = recalibration(looks.recalibrate, seen.y, seen.p)
-            p[names == name] = correct(p[names == name])
+        fit = partial(recalibration, looks.recalibrate)
+        ways = _fixed(fit, validation, target_names(predictions))
+        for name, correct in ways.items():
+            if not isinstance(correct, ConfigError):
+                p[names == name] = correct(p[names == name])
         at = predictions.column_names.index("p")
         corrected = predictions.set_column(at, "p", pa.array(p, pa.float64()))
         result["recalibrated"] = {
             "how": looks.recalibrate,
+            "uncorrected": [n for n, way in ways.items() if isinstance(way, ConfigError)],
             **summarise(corrected, replicates=replicates, unit=unit),
         }
     return result
+
+
+def _fixed(
+    fix: Callable[[ArrayLike, ArrayLike], Fixed], validation: dict[str, Target], names: list[str]
+) -> dict[str, Fixed | ConfigError]:
+    """What validation fixes for each target, or why it does not; raises if for none."""
+    found: dict[str, Fixed | ConfigError] = {}
+    for name in names:
+        seen = validation.get(name, NOBODY)
+        try:
+            found[name] = fix(seen.y, seen.p)
+        except ConfigError as error:
+            found[name] = error
+    errors = [one for one in found.values() if isinstance(one, ConfigError)]
+    if len(errors) == len(names):
+        raise errors[0]
+    return found
 
 
 __all__ = ["NOTHING_MORE", "Looks", "by_group", "by_target", "from_validation", "known_targets"]

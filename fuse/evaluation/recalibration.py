@@ -38,6 +38,8 @@ def recalibration(how: str, y: ArrayLike, p: ArrayLike) -> Callable[[ArrayLike],
         raise ConfigError(unknown("recalibration", how, WAYS))
     if how == "none":
         return lambda values: np.asarray(values, np.float64)
+    if not np.size(y):
+        raise ConfigError("No correction can be fitted: no validation stay has a known target.")
     labels, scores, _ = checked(y, p, probability=True)
     if how == "isotonic":
         model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")

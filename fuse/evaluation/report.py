@@ -74,6 +74,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     judged = [other for other in beside if other.metrics(split) is not None]
     names = labels([run, *judged])
     data = paired([run, *judged], split)
+    told = data.y[~np.isnan(data.y).all(1)]
     y = data.y.ravel()  # several labels: pairs of stay and label
     known = ~np.isnan(y)
     y, p = y[known].astype(np.int64), [seeds[0].ravel()[known] for seeds in data.p]
@@ -86,7 +87,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     smallest = 1 if synthetic else SMALLEST
     inputs = facts.modalities(run, cache)
     random = [row["title"] for row in inputs if row["random"]]
-    n, positives = len(y), int(y.sum())
+    n, positives = len(told), int((told == 1).any(1).sum())
     dataset = str(run.info.get("dataset", "unknown"))
     return {
         "title": facts.TASKS.get(run.config.task, run.config.task),
@@ -114,12 +115,12 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "calibration_fit": (run.metrics(split) or {}).get("calibration"),
         "n": n,
         "positives": positives,
-        "prevalence": positives / n,
+        "prevalence": float(y.mean()),
         "figures": _figures(run, y, p, subjects),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),
         "understanding": understanding(run, others, run.metrics(split) or {}),
-        "consequences": _consequences(run.metrics(split) or {}, positives / n),
+        "consequences": _consequences(run.metrics(split) or {}, float(y.mean())),
         "attrition": facts.attrition(cohort, run),
         "settings": facts.settings(run.config),
         "fingerprints": facts.fingerprints(run),

@@ -67,14 +67,7 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"alarms at the threshold fixed on validation ({threshold['rule']})",
             table(
                 ["target", "threshold", *_POINTS, "alarms per 100"],
-                [
-                    [
-                        *(name or metrics["task"], f"{point['threshold']:.3f}"),
-                        *(_span(point[n]) for n in _POINTS),
-                        _span(point["alarms_per_100"], 1),
-                    ]
-                    for name, point in points.items()
-                ],
+                [[name or metrics["task"], *_alarms(point)] for name, point in points.items()],
             ),
         )
     if corrected := metrics.get("recalibrated"):
@@ -91,6 +84,13 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 ],
             ),
         )
+
+
+def _alarms(point: Mapping[str, Any]) -> list[str]:
+    if point["threshold"] is None:  # nothing on validation to fix it by
+        return ["–"] * (len(_POINTS) + 2)
+    figures = [_span(point[name]) for name in _POINTS]
+    return [f"{point['threshold']:.3f}", *figures, _span(point["alarms_per_100"], 1)]
 
 
 def _span(entry: Mapping[str, Any], digits: int = 3) -> str:

@@ -76,7 +76,8 @@ def group_names(stays: pa.Table, ids: Sequence[Any], grouping: Grouping) -> list
                 "column alone."
             )
         return [_range(grouping, value) for value in found]
-    names = [UNKNOWN if value is None else str(value) for value in found]
+    # NaN alone differs from itself
+    names = [UNKNOWN if value is None or value != value else str(value) for value in found]
     if len(set(names)) > MOST_GROUPS:
         raise ConfigError(
             f"--by {grouping.column} makes {len(set(names))} groups, more than {MOST_GROUPS}. Cut "

@@ -39,11 +39,11 @@ def summarise(
     if not known.num_rows:
         raise DataError(f"None of {predictions.num_rows} predictions has a known target.")
 
-    def of(table: pa.Table) -> dict[str, Any]:
+    def of(table: pa.Table, drawn: str = "subject_id", unit: str = unit) -> dict[str, Any]:
         return summary(
             table["y"].to_numpy(),
             table["p"].to_numpy(),
-            np.array(table["subject_id"].to_pylist()),
+            np.array(table[drawn].to_pylist()),
             replicates=replicates,
             seed=seed,
             unit=unit,
@@ -65,7 +65,9 @@ def summarise(
         for name in names
         if (part := known.filter(pc.equal(known["target"], name))).num_rows
     }
-    result["micro"] = of(known)
+    # A stay is drawn with all of its labels, as a patient is with all stays.
+    result["micro"] = of(known, "subject_id" if unit == "patient" else "stay_id", "patient")
+    result["micro"]["bootstrap"]["unit"] = unit
     result["bootstrap"] = result["micro"]["bootstrap"]
     return result
 

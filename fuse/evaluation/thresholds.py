@@ -32,7 +32,7 @@ def choose(rule: str, y: ArrayLike, p: ArrayLike) -> float:
         p: Probabilities.
 
     Raises:
-        ConfigError: Another rule, or one class only.
+        ConfigError: Another rule, or stays that do not have both classes.
     """
     kind, _, text = rule.partition("=")
     try:
@@ -45,12 +45,12 @@ def choose(rule: str, y: ArrayLike, p: ArrayLike) -> float:
     if kind == "p":
         assert aim is not None
         return aim
-    labels, scores, _ = checked(y, p, probability=True)
-    if labels.min() == labels.max():
+    if len(np.unique(np.asarray(y))) < 2:
         raise ConfigError(
-            "A threshold cannot be fixed: all validation stays have the same target. Give one by "
+            "A threshold cannot be fixed: the validation stays have one class or none. Give one by "
             "--threshold p=VALUE."
         )
+    labels, scores, _ = checked(y, p, probability=True)
     curve = threshold_curve(labels, scores)
     sensitivity = curve.true_positives / labels.sum()
     specificity = 1 - curve.false_positives / (1 - labels).sum()

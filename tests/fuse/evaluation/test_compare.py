@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,15 @@ def test_rows_hold_the_paired_tests_of_each_metric(three: list[RunDir]) -> None:
     assert test is not None
     assert compared[0]["p_delong"] == test.p
     assert compared[2]["p_delong"] is None
+
+
+def test_a_baseline_spelled_another_way_is_not_compared_with_itself(
+    three: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(three[0].path.parent)
+    baseline = RunDir(Path(three[0].path.name))
+    rows = compare(three, baseline, metrics=("auroc",), replicates=20)
+    assert [row.get("comparisons") for row in rows] == [2, 2, None]
 
 
 def test_only_common_stays_are_compared_and_the_rest_is_said(

@@ -82,9 +82,19 @@ def test_stays_without_a_known_target_are_left_out_and_none_at_all_is_an_error()
 )
 def test_few_events_are_said_in_plain_words(positives: int, n: int, words: str | None) -> None:
     y = np.arange(n) < positives
-    said = notes(y.astype(int), ["test"] * n)
+    said = notes({"ihm": y.astype(int)}, ["test"] * n)
     assert [words in line for line in said if words] == ([True] if words else [])
     assert len(said) == (words is not None)
+
+
+def test_of_several_labels_the_one_with_the_rarest_class_is_noted_and_stays_are_counted_once() -> (
+    None
+):
+    stays = np.arange(400)
+    targets = {"common": (stays < 200).astype(int), "rare": (stays < 7).astype(int)}
+    said = notes(targets, ["train"] * 400)
+    assert "Only 7 events of 'rare' among 400 stays: these numbers prove nothing" in said[0]
+    assert said[1].startswith("400 of the 400 stays are of the training split")
 
 
 def test_notes_are_logged_and_training_stays_named(

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from cm2.errors import ConfigError
+from cm2.fuse.evaluation.looks import by_group
 from cm2.fuse.evaluation.subgroups import Grouping, group_names
 
 STAYS = pa.table(
@@ -20,6 +21,31 @@ STAYS = pa.table(
 
 def test_values_are_groups_and_null_is_its_own() -> None:
     assert group_names(STAYS, [3, 1, 2], Grouping.parse("sex")) == ["unknown", "F", "M"]
+
+
+def test_a_number_that_is_none_is_unknown_as_null_is() -> None:
+    stays = pa.table({"stay_id": [1, 2, 3], "score": [1.0, float("nan"), None]})
+    assert group_names(stays, [1, 2, 3], Grouping("score", ())) == ["1.0", "unknown", "unknown"]
+
+
+def test_a_column_that_is_cut_twice_has_the_groups_of_both_cuts() -> None:
+    table = pa.table(
+        {
+            "stay_id": [1, 2, 4],
+            "subject_id": [1, 2, 4],
+            "target": ["ihm"] * 3,
+            "y": pa.array([1, 0, 1], pa.int8()),
+            "p": [0.2, 0.4, 0.6],
+        }
+    )
+    cuts = [Grouping("age", (40.0,)), Grouping("age", (65.0,))]
+    found = by_group(table, STAYS, cuts, 0, "stay")["age"]
+    assert {name: part["n"] for name, part in found.items()} == {
+        "age < 40": 1,
+        "age >= 40": 2,
+        "age < 65": 2,
+        "age >= 65": 1,
+    }
 
 
 def test_cuts_begin_groups() -> None:
