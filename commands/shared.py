@@ -23,8 +23,7 @@ CacheOption = Annotated[
 OwnCacheOption = Annotated[
     Path | None,
     typer.Option(
-        envvar="CM2_CACHE",
-        help="Folder of the cache; default: the one that the run lies in.",
+        help="Folder of the cache; default: the one that the run lies in, else $CM2_CACHE.",
         metavar="DIR",
     ),
 ]
@@ -77,11 +76,12 @@ def read_films(root: Path | None) -> None:
 
 
 def cache_of(run: Path, named: Path | None) -> Path:
-    """The cache that was named, else the one that a run or group lies in, else `cm2-cache`."""
+    """The cache that was named, else the one that a run or group lies in, else $CM2_CACHE."""
     if named is not None:
         return named
     around = run.resolve().parents
-    return next((folder for folder in around if (folder / COHORTS).is_dir()), Path("cm2-cache"))
+    usual = Path(os.environ.get("CM2_CACHE") or "cm2-cache")
+    return next((folder for folder in around if (folder / COHORTS).is_dir()), usual)
 
 
 def print_json(value: object) -> None:

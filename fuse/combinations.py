@@ -109,6 +109,11 @@ def _alignment(config: FuseConfig) -> Iterator[str]:
         yield f"align_temperature does nothing with align = {align!r}: leave it out"
     if _changed(config, "align_pairs") and align == "none":
         yield "align_pairs does nothing with align = 'none': leave it out"
+    if config.copula_dim > config.hidden:
+        yield (
+            f"copula_dim = {config.copula_dim} is wider than the embedding, hidden = "
+            f"{config.hidden}, of which it is a projection: lower it, or give 0 for all of it"
+        )
     if config.projection == "cca" and config.copula_dim == 0:
         yield "projection = 'cca' needs a copula space: copula_dim = 0 has no projection"
 

@@ -155,6 +155,14 @@ class Inputs:
             record["labels"] = cohort.labels[config.task]
         return Identity(config, record, spaces, cohort, starts)
 
+    def records(self, config: FuseConfig) -> dict[str, dict[str, Any]]:
+        """Space, content and links of each modality of a resolved configuration, as it is now."""
+        cohort = self._cohorts.setdefault(config.cohort, Cohort.open(self.cache, config.cohort))
+        stream = config.mode == "stream"
+        parts = [self._modality(cohort, text, stream) for text in config.modalities]
+        parts += [self._modality(cohort, text, False) for text in (*config.require, *config.beside)]
+        return {part.store.space.modality: part.record for part in parts}
+
     def load(self, identity: Identity) -> FusionData:
         """Read the rows of a run; those of the last data are kept for the next run."""
         from .data import load

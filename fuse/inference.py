@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +14,20 @@ from torch import Tensor
 
 from ..cache import atomic, checkpoint
 from ..cache.cohort import Cohort
+from ..cache.fingerprint import fingerprint
 from ..cache.layout import TRAINING_SUBJECTS
 from ..errors import ConfigError, DataError, LeakageError
 from .config import FuseConfig, unknown
 from .data import FusionData, Rows, load
+from .identity import Inputs
 from .methods.own import load_again
 from .models import model_class
 from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
 from .precision import precision
 from .random import key
 from .rundir import BEST, RunDir
+
+_log = logging.getLogger("cm2.fuse")
 
 SUBJECTS = TRAINING_SUBJECTS
 SPLITS = ("train", "val", "test", "all")
@@ -138,12 +143,14 @@ class Prepared(NamedTuple):
         data: All rows of the cache.
         rows: Positions of the stays of the split.
         cohort: Where the stays are listed.
+        source: Which cohort and vectors were read: "" if they are those of the run, else a hash.
     """
 
     model: FusionModel
     data: FusionData
     rows: Rows
     cohort: Cohort
+    source: str
 
 
 def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
@@ -171,7 +178,25 @@ def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
             f"{seen} patients outside the training split of {cache} were seen in the training of "
             f"{run.path}. Predict with the splits of the run's own cohort."
         )
-    return Prepared(model, data, rows, cohort)
+    return Prepared(model, data, rows, cohort, _source(run, cache, cohort))
+
+
+def _source(run: RunDir, cache: Path, cohort: Cohort) -> str:
+    """See `Prepared`; warns if vectors of the run's own stays were extracted anew since."""
+    trained = run.info["fingerprints"]
+    if cohort.fingerprint != trained["cohort"]:
+        return cohort.fingerprint
+    now = Inputs(cache).records(run.config)
+    altered = [name for name in now if now[name] != trained["modalities"].get(name)]
+    if not altered:
+        return ""
+    _log.warning(
+        "%s of %s is not what %s was trained on: it was extracted again since.",
+        " and ".join(altered),
+        cache,
+        run.path.name,
+    )
+    return fingerprint([cohort.fingerprint, now])
 
 
 def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> pa.Table:

@@ -30,6 +30,13 @@ from .config import FuseConfig
 
 CONFIG, INFO, HISTORY, LEARNED = "config.json", RUN_INFO, "metrics.jsonl", "learned.json"
 BEST, LAST, TRAINER = RUN_BEST, "last.safetensors", "trainer.safetensors"
+FITTED = (
+    "A part of the model is fitted to the validation stays after the epoch was chosen: their "
+    "stored predictions and metrics are cross-fitted by patient, later predictions of validation "
+    "stays are not."
+)
+"""Warning of such a run, by which others know it."""
+
 RESTRICTED = (
     "The files in this folder hold one row per stay. They fall under the data use agreement of "
     "their source: do not publish or share them.\n"

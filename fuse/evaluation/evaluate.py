@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...progress import Progress, silent
 from ..group import RunGroup
-from ..rundir import RunDir
+from ..rundir import FITTED, RunDir
 from .group import judge_group
 from .looks import NOTHING_MORE, Looks, by_group, by_target, from_validation, known_targets
 from .subgroups import Grouping
@@ -96,15 +96,18 @@ def _evaluate(
     with progress(f"judging {run.path.name}", None, "steps") as advance:
         loaded = prepare(run, cache, split)
         cohort = loaded.cohort
-        own = cohort.fingerprint == run.info["fingerprints"]["cohort"]
-        place = split if own else f"{split}@{cohort.fingerprint[:12]}"
+        place = f"{split}@{loaded.source[:12]}" if loaded.source else split
         p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
         predictions = table(run, loaded.data, loaded.rows, p)
+        if not loaded.source and FITTED in run.info["warnings"]:
+            predictions = _cross_fitted(predictions, run.predictions("val"))
         advance(1)
         metrics = judge(
             predictions, replicates=replicates, unit=unit, seed=run.config.seed, split=split
         )
-        metrics["external"] = None if own else f"{cohort.info.get('dataset', '')} ({place})"
+        metrics["external"] = (
+            f"{cohort.info.get('dataset', '')} ({place})" if loaded.source else None
+        )
         advance(1)
         if len(loaded.model.specs) > 1:
             metrics["without"] = contributions(loaded, p, replicates=replicates, unit=unit)
@@ -130,6 +133,18 @@ def _evaluate(
     for note in metrics["notes"]:
         _log.warning(note)
     return place, metrics
+
+
+def _cross_fitted(predictions: pa.Table, stored: pa.Table) -> pa.Table:
+    """Predictions with those of validation stays that are stored: later ones saw their targets."""
+
+    def keys(part: pa.Table) -> list[tuple[Any, str]]:
+        return list(zip(part["stay_id"].to_pylist(), part["target"].to_pylist(), strict=True))
+
+    found = dict(zip(keys(stored), stored["p"].to_pylist(), strict=True))
+    later = zip(keys(predictions), predictions["p"].to_pylist(), strict=True)
+    p = pa.array([found.get(key, value) for key, value in later], pa.float64())
+    return predictions.set_column(predictions.column_names.index("p"), "p", p)
 
 
 def judge(

@@ -14,16 +14,10 @@ from ..data import FusionData, Rows
 from ..evaluation.targets import summarise
 from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
-from ..rundir import BEST, LAST, LEARNED, RunDir
+from ..rundir import BEST, FITTED, LAST, LEARNED, RunDir
 from ..stream.exports import encoders_of
 from .history import SCORES, best_epoch
 from .state import TrainerState
-
-FITTED = (
-    "A part of the model is fitted to the validation stays after the epoch was chosen: their "
-    "stored predictions and metrics are cross-fitted by patient, later predictions of validation "
-    "stays are not."
-)
 
 
 def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identity) -> None:
@@ -101,4 +95,4 @@ def judge_best(
     return held_out.double().sigmoid().cpu().numpy(), True
 
 
-__all__ = ["FITTED", "finish", "judge_best"]
+__all__ = ["finish", "judge_best"]

@@ -59,6 +59,7 @@ def test_the_configuration_imports_nothing_heavy() -> None:
         ({"align": "cosine", "align_temperature": 0.1}, "align_temperature does nothing"),
         ({"align": "none", "align_pairs": "pairs"}, "align_pairs does nothing"),
         ({"projection": "cca", "copula_dim": 0}, "has no projection"),
+        ({"hidden": 8}, "copula_dim = 16 is wider than the embedding, hidden = 8"),
         ({"objective": "elbo", "align": "cosine"}, "align must be copula"),
         ({"objective": "paper", "align_pairs": "pairs"}, "align_pairs must be all"),
         ({"objective": "paper", "model": "concat"}, "nothing with model = 'concat'"),

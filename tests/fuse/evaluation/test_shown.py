@@ -93,7 +93,7 @@ def test_a_run_is_judged_on_the_cache_that_it_lies_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = fuse(FuseConfig.of({**TINY, "task": "ihm"}), cache)
-    monkeypatch.delenv("CM2_CACHE", raising=False)
+    monkeypatch.setenv("CM2_CACHE", str(tmp_path))  # is asked about runs outside of caches alone
     monkeypatch.chdir(cache / "runs")
     assert main(["-q", "evaluate", run.path.name, "--bootstrap", "20"]) == 0
     assert main(["-q", "predict", run.path.name, "--out", str(tmp_path / "p.csv")]) == 0

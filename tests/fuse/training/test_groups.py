@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -310,6 +311,38 @@ def test_stays_of_another_cohort_do_not_overwrite_the_runs_own_result(
     assert own["external"] is None
     assert run.metrics("test") == own
     assert run.info["looks"]["test"] == 1
+
+
+def test_the_same_stays_with_other_vectors_do_not_overwrite_the_runs_own_result(
+    cache: Path, make_cache: CacheMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = fuse(config(task="ihm"), cache)
+    own = evaluate(run, cache, "test", replicates=20)
+    assert "extracted again" not in caplog.text
+    other = make_cache(tmp_path / "other", labels=("aki", "mi", "rare"), offset=0.5)
+    found = evaluate(run, other, "test", replicates=20)
+    assert found["external"].startswith("made (test@")
+    assert "ehr and cxr and report of" in caplog.text
+    assert run.metrics("test") == own
+
+
+def test_judging_validation_again_keeps_predictions_that_were_fitted_to_it_cross_fitted(
+    cache: Path,
+) -> None:
+    options = {"combine": "stacking", "events": 5}
+    run = fuse(
+        FuseConfig.of({"model": "late", "task": "ihm", "epochs": 2, "options": options}), cache
+    )
+    before = run.predictions("val")
+    own = run.metrics("val")
+    assert own is not None
+    found = evaluate(run, cache, "val", replicates=0)
+    assert run.predictions("val")["p"].equals(before["p"])
+    assert found["auroc"]["value"] == own["auroc"]["value"]
+    every = evaluate(run, cache, "all", replicates=0)
+    judged = run.predictions("all").filter(pc.equal(run.predictions("all")["split"], "val"))
+    assert judged["p"].to_pylist() == before["p"].to_pylist()
+    assert every["n"] > found["n"]
 
 
 def test_a_group_is_judged_on_the_stays_of_another_cohort_and_not_on_its_own(
