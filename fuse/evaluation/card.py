@@ -41,8 +41,9 @@ def model_card(run: RunDir, cache: Path | None) -> str:
     environment.filters["percent"] = lambda share, digits: f"{100 * share:.{digits}f} %"
     environment.globals["number"] = _number
     page = content(run, cache, ())
+    absence = method.absence.replace("--impute", f"impute = {run.config.impute}")
     return environment.get_template("card.md.j2").render(
-        reference=method.reference, absence=method.absence, **page
+        reference=method.reference, absence=absence, **page
     )
 
 

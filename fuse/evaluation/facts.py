@@ -180,12 +180,13 @@ def attrition(cohort: Cohort | None, run: RunDir) -> list[dict[str, Any]]:
 
 def settings(config: FuseConfig) -> list[dict[str, Any]]:
     """List every option with its value, its meaning, and whether it is the default."""
+    usual = FuseConfig.of({"model": config.model})  # with the method's own options
     return [
         {
             "name": name,
             "value": ", ".join(map(str, value)) if isinstance(value, tuple) else str(value),
             "meaning": field.description or "",
-            "changed": name != "modalities" and value != field.default,
+            "changed": name != "modalities" and value != getattr(usual, name),
         }
         for name, field in type(config).model_fields.items()
         for value in [getattr(config, name)]

@@ -109,7 +109,8 @@ def _few(part: Mapping[str, Any]) -> bool:
 
 
 def _marked(name: str, part: Mapping[str, Any]) -> str:
-    return f"{name}{'*' if _few(part) else ''}" if name != UNKNOWN else f"({name})"
+    shown = f"({name})" if name == UNKNOWN else name
+    return shown + "*" * _few(part)
 
 
 def _number(value: float | None) -> str:

@@ -6,12 +6,15 @@ both are written out here. Nothing branches on a tensor's value where it must no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..readable import readable
+
+_log = logging.getLogger("cm2.fuse")
 
 LONG = 8
 """Steps of a series from which on the LSTM of oneDNN is faster than the steps written out."""
@@ -213,6 +216,13 @@ class Normaliser(nn.Module):
                 count += new
         std = (square / count.clamp(min=1)).sqrt()
         constant = std <= 1e-6 * mean.abs().clamp(min=1)
+        lost = int((constant & ~binary & (std > 1e-6 * mean.abs())).sum())
+        if lost:
+            _log.warning(
+                "%d columns vary by less than 1e-6 over the training rows and are read as "
+                "constant: if they mean something, extract them in other units.",
+                lost,
+            )
         rate = torch.where(binary, 1.0, 1 / std.clamp(min=1e-30))
         self.mean.copy_(torch.where(binary, 0.0, mean))
         self.rate.copy_(torch.where(constant, 0.0, rate))

@@ -27,6 +27,8 @@ def test_the_card_names_what_was_changed_what_is_frozen_and_what_it_is_not_for(
     card = card_of(make_run, K=5)[1]
     assert "`K = 5`" in card
     assert "`copula = " not in card
+    assert "`options = " not in card
+    assert "impute = zero" in card
     assert "| Chest film | resnet34 | none | frozen | 50 of 120 |" in card
     assert "no medical device" in card
 

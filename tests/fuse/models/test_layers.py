@@ -133,6 +133,17 @@ def test_the_normaliser_equals_one_pass_over_all_rows() -> None:
     assert (out[~mask] == 0).all()
 
 
+def test_columns_in_units_too_small_to_be_read_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    x = torch.randn(50, 1, 3)
+    x[..., 1] *= 1e-9
+    x[..., 2] = 0.0  # constant, and rightly so
+    mask = torch.ones(50, 1, dtype=torch.bool)
+    normaliser = Normaliser(3)
+    normaliser.start([(x, mask)])
+    assert (normaliser(x, mask)[..., 1] == 0).all()
+    assert "1 columns vary by less than 1e-6" in caplog.text
+
+
 def test_masked_rows_may_hold_anything() -> None:
     x, mask = torch.full((2, 3, 4), float("nan")), torch.zeros(2, 3, dtype=torch.bool)
     out = Normaliser(4)(x, mask)
