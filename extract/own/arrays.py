@@ -14,7 +14,7 @@ from ...errors import DataError, SchemaError
 from ..work import Plan
 from . import rows
 from .spec import KNOWN, OwnFile
-from .tables import NOT_CHECKED
+from .times import NOT_CHECKED
 
 Array = npt.NDArray[np.generic]
 
@@ -81,10 +81,7 @@ def plan_of(
         stays=kept,
         values=np.ascontiguousarray(numbers[there], dtype=np.float32),
         mask=None if steps is None else steps[there],
-        rejects={
-            int(row): ("Infinite", "a value is infinite, or too large for float32")
-            for row in np.flatnonzero(infinite[there])
-        },
+        rejects={int(row): rows.INFINITE for row in np.flatnonzero(infinite[there])},
         absent={s: rows.ALL_EMPTY for s, here in zip(ids, there, strict=True) if not here},
         ignored=int((~mine).sum()),
     )

@@ -14,7 +14,6 @@ from ..work import Plan
 from . import rows
 from .spec import KNOWN, MEASURED, OwnFile
 from .tables import (
-    NOT_CHECKED,
     collect,
     filtered,
     header,
@@ -22,8 +21,8 @@ from .tables import (
     number,
     require,
     scan,
-    timed,
 )
+from .times import NOT_CHECKED, timed
 
 MOST_VARIABLES = 1000
 
@@ -35,7 +34,7 @@ def plan(
 
     Every variable becomes three columns: its value, carried forward from the last step that has
     one; `known:`, 0 before its first measurement; and `measured:`, 1 in steps of its own. Of
-    several values at one time the largest counts.
+    several values at one time the largest counts. Rows before the entry are not used.
 
     Args:
         spec: The file.
@@ -68,12 +67,12 @@ def plan(
             f"yours in {spec.table}."
         )
     total = int(collect(spec.file, table.select(pl.len())).item())
-    frame = collect(
-        spec.file, mine.select("_id", "_row", "_hours", "_late", "_variable", "_value", "_text")
-    )
-    named = set(frame["_id"])
-    early = int((frame["_hours"] < 0).sum())
-    inside = frame.filter(~pl.col("_late") & (pl.col("_hours") >= 0))
+    marks = ("_hours", "_late", "_unread", "_timeless")
+    frame = collect(spec.file, mine.select("_id", "_row", *marks, "_variable", "_value", "_text"))
+    late, timeless = frame.filter("_late"), frame.filter("_timeless")
+    early = frame.filter(pl.col("_hours") < 0)
+    inside = frame.filter(pl.col("_hours") >= 0, ~pl.col("_late"))
+    unread = set(frame.filter("_unread")["_row"])
     words = set(inside.filter("_text")["_row"])
     held = inside.drop_nulls("_value")
     infinite = set(held.filter(pl.col("_value").is_infinite())["_row"])
@@ -90,33 +89,38 @@ def plan(
         .agg(pl.col("value").max())
         .sort("stay_id", "hours", "variable")
     )
-    order = np.array(sorted({*found["stay_id"], *words, *infinite}), dtype=np.int64)
+    order = np.array(sorted({*found["stay_id"], *words, *infinite, *unread}), dtype=np.int64)
     placed = place(found, order, step_hours, until_hours, len(variables))
     cells = placed.cells
     texts = dict(stays.select("_row", "_id").iter_rows())
     ids = [texts[row] for row in order.tolist()]
-    empty = set(inside["_id"]) - set(ids)
+    reasons = {  # of a stay with several the last one counts
+        **dict.fromkeys(timeless["_id"], rows.NO_TIME),
+        **dict.fromkeys(early["_id"], rows.BEFORE_ENTRY),
+        **dict.fromkeys(late["_id"], rows.AFTER_PREDICTION),
+        **dict.fromkeys(inside["_id"], rows.ALL_EMPTY),
+    }
     result = rows.Rows(
         stays=ids,
         values=_expand(placed),
         mask=placed.mask,
         rejects={
+            **{int(i): rows.NOT_A_NUMBER for i in np.flatnonzero(np.isin(order, sorted(words)))},
             **{
-                int(i): ("NotANumber", "a value is no number; list what means unknown in missing")
-                for i in np.flatnonzero(np.isin(order, sorted(words)))
-            },
-            **{
-                int(i): ("Infinite", "a value is infinite")
+                int(i): rows.INFINITE
                 for i in np.flatnonzero(
                     np.isin(order, sorted(infinite)) | np.isinf(cells).any(axis=(1, 2))
                 )
             },
+            **{int(i): rows.NOT_A_TIME for i in np.flatnonzero(np.isin(order, sorted(unread)))},
         },
-        absent={
-            **dict.fromkeys(named - set(ids) - empty, rows.AFTER_PREDICTION),
-            **dict.fromkeys(empty, rows.ALL_EMPTY),
-        },
+        absent={stay: reason for stay, reason in reasons.items() if stay not in set(ids)},
         ignored=total - frame.height,
+        unused={
+            rows.AFTER_PREDICTION: late.height,
+            rows.BEFORE_ENTRY: early.height,
+            rows.NO_TIME: timeless.height,
+        },
     )
     columns = (*variables, *(KNOWN + v for v in variables), *(MEASURED + v for v in variables))
     space = Space(
@@ -127,7 +131,7 @@ def plan(
     )
     rules = {
         "rows": "last of a bin" if step_hours else "own times",
-        "rows_before_entry": early,
+        "rows_before_entry": early.height,
         "variables": variables,
     }
     return rows.plan(spec, cohort, space, result, rules, timing)

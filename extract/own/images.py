@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,9 @@ from ..encoders.weights import Weights
 from ..modalities.film import UnreadableFilm, check_pixels, damages, draft_size, with_content
 from ..modalities.film_plan import film_plan
 from ..modalities.reading import NO_FILE
-from ..work import Plan, Work
+from ..work import Plan, Staged, Work
 from . import rows
-from .listed import absent, item_id, read
+from .listed import Timed, absent, item_id, read, stamp_of
 from .spec import OwnFile
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
@@ -59,26 +60,29 @@ def plan(
             name, weights, config.device, precision=config.precision, side=config.side
         )
     listed = read(spec, spec.path, stays, config.until_hours)
-    if listed.frame.is_empty() and not listed.late:
+    if listed.of_no_stay:
         raise rows.no_match(spec, cohort, listed.ignored)
     root = spec.folder or spec.file.parent
     work: dict[str, Work] = {}
     items: dict[str, list[str]] = {}
-    for stay, hours, word in listed.frame.iter_rows():
+    missing: dict[str, Path] = {}
+    for stay, hours, word, unread in listed.frame.iter_rows():
         if word is None:
             continue
         path = root / word
-        stamp = content_stamp(path)
+        content = content_stamp(path)
+        stamp = stamp_of(content, unread=unread)
         item = item_id(word, stamp, hours)
+        if content == NO_FILE:
+            missing[item] = path
         linked = items.setdefault(stay, [])
         if item not in linked:
             linked.append(item)
         work.setdefault(item, Work(item, stamp, path, {"hours_from_intime": hours}))
-    missing = [item.payload for item in work.values() if item.stamp == NO_FILE]
     if work and len(missing) == len(work):
         raise DataError(
             f"{spec.file}: not one of the {len(work)} listed images is there; the first should be "
-            f"{missing[0]}. Name their folder with folder=… in {spec.table}."
+            f"{next(iter(missing.values()))}. Name their folder with folder=… in {spec.table}."
         )
     planned = film_plan(
         spec.name,
@@ -94,8 +98,15 @@ def plan(
         decoder=partial(decode, grey=spec.grey),
         decoding={"own": "images", "grey": None if spec.grey is None else list(spec.grey)},
     )
-    told = {"file": spec.file.name, "rows_of_no_stay": listed.ignored}
-    return replace(planned, provenance={**told, **planned.provenance}, timing=listed.timing)
+    return replace(
+        planned,
+        provenance={
+            **rows.provenance(spec, listed.ignored, listed.unused),
+            **planned.provenance,
+        },
+        encode=Timed(cast("Staged", planned.encode)),
+        timing=rows.timing_of(listed.timing, listed.unused),
+    )
 
 
 def content_stamp(path: Path) -> str:

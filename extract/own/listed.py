@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from ...cache.store import EncodedShard, Reject
 from ...errors import ConfigError, SchemaError
 from ..config import ExtractConfig
 from ..encoders.trained import is_run
 from ..encoders.weights import Weights, choose
+from ..work import Staged, Work
 from . import rows
 from .spec import OwnFile
-from .tables import collect, filtered, header, require, scan, timed
+from .tables import collect, filtered, header, require, scan
+from .times import timed
+
+_UNREAD = "no readable time:"
 
 
 @dataclass(frozen=True)
@@ -24,16 +30,56 @@ class Listed:
 
     Args:
         frame: `_id` (stay as text), `_hours` (null without times), `_what` (path or text, null or
-            empty where there is none), in the order of stays and times.
+            empty where there is none), `_unread` (the cell of the time holds something else), in
+            the order of stays and times.
         late: Stays of rows after the prediction time.
+        timeless: Stays of rows without a time, in a table with times.
         timing: What to record of the times.
         ignored: Rows of no stay.
+        unused: Reason code -> rows of stays that are not used.
     """
 
     frame: pl.DataFrame
     late: frozenset[str]
+    timeless: frozenset[str]
     timing: str
     ignored: int
+    unused: Mapping[str, int]
+
+    @property
+    def of_no_stay(self) -> bool:
+        """Whether the table names not one stay."""
+        return self.frame.is_empty() and not self.late and not self.timeless
+
+
+class Timed:
+    """An encoder before which items go whose time cannot be read; see `work.Staged`.
+
+    Args:
+        encode: Encodes the others.
+    """
+
+    def __init__(self, encode: Staged) -> None:
+        self._encode = encode
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may encode at once."""
+        return self._encode.parallel
+
+    def __call__(self, work: Sequence[Work]) -> EncodedShard:
+        """Encode one shard."""
+        return self.finish(work, [self.prepare(item) for item in work])
+
+    def prepare(self, item: Work) -> Any:
+        """Read one item, or return the reject of its time."""
+        if item.stamp.startswith(_UNREAD):
+            return Reject(item.item_id, *rows.NOT_A_TIME)
+        return self._encode.prepare(item)
+
+    def finish(self, work: Sequence[Work], prepared: Sequence[Any]) -> EncodedShard:
+        """Encode prepared items; rejects pass."""
+        return self._encode.finish(work, prepared)
 
 
 def read(spec: OwnFile, column: str, stays: pl.DataFrame, until_hours: float) -> Listed:
@@ -62,22 +108,33 @@ def read(spec: OwnFile, column: str, stays: pl.DataFrame, until_hours: float) ->
         _what=pl.when(what.str.strip_chars().is_in(unknown)).then(None).otherwise(what)
     )
     mine, timing = timed(spec.file, table, schema, spec, stays, until_hours)
-    frame = collect(spec.file, mine.select("_id", "_row", "_hours", "_late", "_what"))
-    kept = frame.filter(~pl.col("_late")).sort("_row", "_hours", "_what", nulls_last=True)
+    marks = ("_hours", "_late", "_unread", "_timeless")
+    frame = collect(spec.file, mine.select("_id", "_row", *marks, "_what"))
+    late, timeless = frame.filter("_late"), frame.filter("_timeless")
+    kept = frame.filter(~pl.col("_late"), ~pl.col("_timeless"))
+    kept = kept.sort("_row", "_hours", "_what", nulls_last=True)
     return Listed(
-        frame=kept.select("_id", "_hours", "_what"),
-        late=frozenset(frame.filter("_late")["_id"]),
+        frame=kept.select("_id", "_hours", "_what", "_unread"),
+        late=frozenset(late["_id"]),
+        timeless=frozenset(timeless["_id"]),
         timing=timing,
         ignored=total - frame.height,
+        unused={rows.AFTER_PREDICTION: late.height, rows.NO_TIME: timeless.height},
     )
 
 
 def absent(listed: Listed, items: dict[str, list[str]]) -> dict[str, str]:
     """Why stays that the table names have no item."""
     return {
+        **{stay: rows.NO_TIME for stay in listed.timeless if stay not in items},
         **{stay: rows.AFTER_PREDICTION for stay in listed.late if stay not in items},
         **{stay: rows.ALL_EMPTY for stay in set(listed.frame["_id"]) if stay not in items},
     }
+
+
+def stamp_of(content: str, *, unread: bool) -> str:
+    """Stamp of an item by that of its content; one whose time cannot be read is not encoded."""
+    return f"{_UNREAD} {content}" if unread else content
 
 
 def item_id(name: str, content: str, hours: float | None) -> str:
@@ -115,4 +172,4 @@ def encoder_of(
     return word, choose(config.weights, spec.name, encoded, synthetic=False)
 
 
-__all__ = ["Listed", "absent", "encoder_of", "item_id", "read"]
+__all__ = ["Listed", "Timed", "absent", "encoder_of", "item_id", "read", "stamp_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from ..config import ExtractConfig
 from ..estimate import Estimate
 from ..work import Plan
 from . import stays as own_stays
+from .rows import NO_ROW
 from .spec import Kind, OwnFile, own_files
 from .tables import header, scan
 
@@ -58,8 +60,26 @@ class OwnRoute:
         return cohort
 
     def plan(self, cohort: Cohort, modality: str) -> Plan:
-        """Return the work of one file."""
+        """Return the work of one file.
+
+        Raises:
+            DataError: The file names stays of the cohort, and has nothing for any of them.
+        """
         spec = self.files[modality]
+        planned = self._plan(spec, cohort)
+        if not planned.work:
+            reasons = Counter(planned.links["why_no"].to_pylist())
+            del reasons[NO_ROW]
+            found = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+            raise DataError(
+                f"{spec.file}: expected something to use for at least one stay, found nothing for "
+                f"any of the {reasons.total():,} stays that it names ({found}). Are its times and "
+                f"the columns named in {spec.table} those that you mean?"
+            )
+        return planned
+
+    def _plan(self, spec: OwnFile, cohort: Cohort) -> Plan:
+        modality = spec.name
         kind = kind_of(spec)
         if kind == "arrays":
             from . import arrays
@@ -170,13 +190,12 @@ def kind_of(spec: OwnFile) -> Kind:
 
 
 def _named(cohort: Cohort) -> pl.DataFrame:
-    """Stays by the text of their id: `_id`, `_row`, and `_intime` where there is one."""
+    """Stays by the text of their id: `_id`, `_row`, and `_intime` if they have it."""
     ids = [str(value) for value in cohort.stays["stay_id"].to_pylist()]
     named = pl.DataFrame({"_id": ids, "_row": range(len(ids))})
     if "intime" not in cohort.stays.column_names:
         return named
-    clock = pl.Series("_intime", pl.from_arrow(cohort.stays["intime"])).cast(pl.Datetime("us"))
-    return named.with_columns(clock)
+    return named.with_columns(pl.Series("_intime", pl.from_arrow(cohort.stays["intime"])))
 
 
 __all__ = ["OwnRoute", "kind_of"]

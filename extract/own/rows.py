@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,31 @@ from ...cache.store import EncodedShard, Reject, Space
 from ...errors import DataError
 from ..work import Plan, Work
 from .spec import OwnFile
+from .times import FORMS
 
 SHARD_BYTES = 64 << 20
 NO_ROW = "no_row"
 ALL_EMPTY = "all_empty"
 AFTER_PREDICTION = "after_prediction_time"
-"""Reason codes: the file does not name the stay; names it without a value; only names it later."""
+BEFORE_ENTRY = "before_entry"
+NO_TIME = "no_time"
+"""Reason codes: the file does not name the stay; names it without a value; only later than the
+prediction time; only before its entry; only without a time, although the file has times."""
+
+Fault = tuple[str, str, str]
+"""Stage, class and message of a reject."""
+INFINITE: Fault = ("nonfinite", "Infinite", "a value is infinite, or too large for float32")
+NOT_A_NUMBER: Fault = (
+    "nonfinite",
+    "NotANumber",
+    "a value is no number; list what means unknown in missing",
+)
+NOT_A_TIME: Fault = (
+    "read",
+    "NotATime",
+    "the cell of the time holds something else; hours and minutes are numbers with a decimal "
+    f"point, and a clock time is written as {FORMS}; list what means unknown in missing",
+)
 
 
 @dataclass(frozen=True)
@@ -31,17 +50,19 @@ class Rows:
         stays: Text of the stay_id of each of n rows.
         values: float32 [n, D] or [n, T, D], finite where not rejected.
         mask: Real steps, bool [n, T]; None for vectors.
-        rejects: Row -> class and message of what is wrong with it.
+        rejects: Row -> what is wrong with it.
         absent: stay_id -> reason code, of stays that have nothing.
         ignored: Rows of the file that belong to no stay of the cohort.
+        unused: Reason code -> rows of stays of the cohort that are not used.
     """
 
     stays: Sequence[str]
     values: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_] | None
-    rejects: Mapping[int, tuple[str, str]]
+    rejects: Mapping[int, Fault]
     absent: Mapping[str, str]
     ignored: int
+    unused: Mapping[str, int] = field(default_factory=dict)
 
     def steps(self, row: int) -> int | None:
         """Steps of a row up to the last real one; None of vectors. Padding is no content."""
@@ -77,7 +98,7 @@ def plan(
         if rows.mask is not None:
             digest.update(rows.mask[row][:steps].tobytes())
         if row in rows.rejects:
-            digest.update(rows.rejects[row][0].encode())
+            digest.update(rows.rejects[row][1].encode())
         stamp = digest.hexdigest()
         items[stay] = [f"{stay}:{stamp[:16]}"]
         work.append(Work(items[stay][0], stamp, row))
@@ -87,11 +108,22 @@ def plan(
         work=work,
         links=links(cohort, items, rows.absent),
         rules={**rules, "prediction_time": timing},
-        provenance={"file": spec.file.name, "rows_of_no_stay": rows.ignored},
+        provenance=provenance(spec, rows.ignored, rows.unused),
         encode=_Encoder(rows),
         shard_items=max(1, min(4096, SHARD_BYTES // row_bytes)),
-        timing=timing,
+        timing=timing_of(timing, rows.unused),
     )
+
+
+def provenance(spec: OwnFile, ignored: int, unused: Mapping[str, int]) -> dict[str, object]:
+    """What is recorded of a file: its name, and how many of its rows are not used."""
+    return {"file": spec.file.name, "rows_of_no_stay": ignored, "rows_not_used": dict(unused)}
+
+
+def timing_of(timing: str, unused: Mapping[str, int]) -> str:
+    """What is known of the times, with the rows that are not used because of theirs."""
+    counts = [f"{reason} {count:,}" for reason, count in unused.items() if count]
+    return f"{timing}; rows not used: {', '.join(counts)}" if counts else timing
 
 
 def links(
@@ -143,11 +175,27 @@ class _Encoder:
             arrays=arrays,
             facts={},
             rejects=[
-                Reject(item.item_id, "nonfinite", *rejects[item.payload])
+                Reject(item.item_id, *rejects[item.payload])
                 for item in work
                 if item.payload in rejects
             ],
         )
 
 
-__all__ = ["AFTER_PREDICTION", "ALL_EMPTY", "NO_ROW", "Rows", "links", "no_match", "plan"]
+__all__ = [
+    "AFTER_PREDICTION",
+    "ALL_EMPTY",
+    "BEFORE_ENTRY",
+    "INFINITE",
+    "NOT_A_NUMBER",
+    "NOT_A_TIME",
+    "NO_ROW",
+    "NO_TIME",
+    "Fault",
+    "Rows",
+    "links",
+    "no_match",
+    "plan",
+    "provenance",
+    "timing_of",
+]

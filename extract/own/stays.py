@@ -13,6 +13,7 @@ from ...errors import ConfigError, DataError, SchemaError
 from ..config import ExtractConfig
 from ..splits import assign
 from .tables import collect, header, id_text, ids_array, number, require, scan
+from .times import clocks
 
 DATASET = "own"
 _BITS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -151,10 +152,7 @@ def _column(path: Path, frame: pl.DataFrame, name: str) -> pa.Array:
     if name.startswith("in_"):
         return flags(path, frame, name)
     if name in _CLOCKS:
-        clock = series.str.to_datetime(strict=False) if series.dtype == pl.String else series
-        if not clock.dtype.is_temporal() or clock.null_count() > series.null_count():
-            raise SchemaError(f"{path}: {name} must hold times such as 2150-01-31 13:45:00")
-        return clock.cast(pl.Datetime("us")).to_arrow()
+        return clocks(path, frame, name).to_arrow()
     if series.dtype == pl.String:
         numbers = frame.select(number(name, series.dtype, ()).alias(name))[name]
         if numbers.null_count() == series.null_count() and numbers.is_finite().all():

@@ -1,4 +1,4 @@
-"""Read a table of the user: CSV, TSV or Parquet, ids as text, numbers checked, times as hours."""
+"""Read a table of the user: CSV, TSV or Parquet, ids as text, numbers checked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from ...errors import ConfigError, DataError, SchemaError
+from ...errors import DataError, SchemaError
 from .spec import OwnFile
 
 _TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 LONGEST_ID = 200
-NOT_CHECKED = "not checked"
-"""What the record says of items that have no time."""
 
 
 def scan(path: Path) -> pl.LazyFrame:
@@ -145,75 +143,7 @@ def is_text(column: str, kind: pl.DataType, missing: Sequence[float | str]) -> p
     return ~empty & text.cast(pl.Float64, strict=False).is_null()
 
 
-def hours(path: Path, table: pl.LazyFrame, schema: pl.Schema, spec: OwnFile) -> pl.LazyFrame | None:
-    """Add the column `_hours` after the entry of the stay; None when the table has no times.
-
-    A clock time needs the column `_intime`, which the caller joins.
-
-    Raises:
-        SchemaError: The column of times is no number, or no time.
-    """
-    for column, unit in ((spec.hours, 1.0), (spec.minute, 60.0)):
-        if column in schema:
-            value = number(column, schema[column], spec.missing) / unit
-            return table.with_columns(_hours=value)
-    if spec.time not in schema:
-        return None
-    value = pl.col(spec.time)
-    if schema[spec.time] == pl.String:
-        value = value.str.to_datetime(strict=False, time_unit="us")
-    elif not schema[spec.time].is_temporal():
-        raise SchemaError(f"{path}: {spec.time!r} must hold times, found {schema[spec.time]}")
-    else:
-        value = value.cast(pl.Datetime("us"))
-    after = (value - pl.col("_intime")).dt.total_microseconds() / 3.6e9
-    return table.with_columns(_hours=after)
-
-
-def timed(
-    path: Path,
-    table: pl.LazyFrame,
-    schema: pl.Schema,
-    spec: OwnFile,
-    stays: pl.DataFrame,
-    until_hours: float,
-) -> tuple[pl.LazyFrame, str]:
-    """Join rows with their stays, and drop what happened after the prediction time.
-
-    Args:
-        path: The file, for messages.
-        table: Its rows.
-        schema: Its columns.
-        spec: How they are called.
-        stays: `_id` text, `_row`, and `_intime` where the stays have one.
-        until_hours: The prediction time.
-
-    Returns:
-        The rows of the stays with `_row`, `_hours` (null without times) and `_late` (later than
-        the prediction time, or of unknown time while the table has times), and what to record.
-
-    Raises:
-        ConfigError: Clock times, and the stays have no intime.
-    """
-    joined = table.with_columns(_id=id_text(path, schema, spec.id)).join(
-        stays.lazy(), on="_id", how="inner"
-    )
-    clock = spec.time in schema and not {spec.hours, spec.minute} & set(schema)
-    if clock and "_intime" not in stays.columns:
-        raise ConfigError(
-            f"{path}: the column {spec.time!r} needs the column intime in the table of stays; or "
-            "give hours after the entry of the stay"
-        )
-    known = hours(path, joined, schema, spec)
-    if known is None:
-        nothing = pl.lit(None, dtype=pl.Float64)
-        return joined.with_columns(_hours=nothing, _late=pl.lit(value=False)), NOT_CHECKED
-    late = (pl.col("_hours") <= until_hours + 1e-9).fill_null(value=False).not_()
-    return known.with_columns(_late=late), f"checked: nothing after {until_hours:g} h"
-
-
 __all__ = [
-    "NOT_CHECKED",
     "collect",
     "filtered",
     "header",
@@ -223,5 +153,4 @@ __all__ = [
     "number",
     "require",
     "scan",
-    "timed",
 ]

@@ -15,7 +15,7 @@ from ..encoders.weights import Weights
 from ..modalities.texts import ReadText, TextShards, blank, decoded
 from ..work import Plan, Work
 from . import rows
-from .listed import absent, item_id, read
+from .listed import Timed, absent, item_id, read, stamp_of
 from .spec import OwnFile
 
 SHARD_ITEMS = 128
@@ -44,14 +44,14 @@ def plan(
     """
     encoder = TextEncoder(name, weights, config.device, pooling=config.pooling, long=config.long)
     listed = read(spec, spec.text, stays, config.until_hours)
-    if listed.frame.is_empty() and not listed.late:
+    if listed.of_no_stay:
         raise rows.no_match(spec, cohort, listed.ignored)
     work: dict[str, Work] = {}
     items: dict[str, list[str]] = {}
-    for stay, hours, text in listed.frame.iter_rows():
+    for stay, hours, text, unread in listed.frame.iter_rows():
         if text is None:
             continue
-        stamp = hashlib.sha256(text.encode()).hexdigest()
+        stamp = stamp_of(hashlib.sha256(text.encode()).hexdigest(), unread=unread)
         item = item_id(stay, stamp, hours)
         linked = items.setdefault(stay, [])
         if item not in linked:
@@ -67,18 +67,17 @@ def plan(
             "until_hours": float(config.until_hours),
         },
         provenance={
-            "file": spec.file.name,
-            "rows_of_no_stay": listed.ignored,
+            **rows.provenance(spec, listed.ignored, listed.unused),
             **weights.provenance,
             "vocabulary": asdict(encoder.vocabulary),
         },
-        encode=TextShards(encoder, read_text),
+        encode=Timed(TextShards(encoder, read_text)),
         shard_items=SHARD_ITEMS,
         blank=lambda: {"values": blank(encoder)},
         files=weights.files(),
         note=weights.note,
         caution=weights.caution,
-        timing=listed.timing,
+        timing=rows.timing_of(listed.timing, listed.unused),
     )
 
 

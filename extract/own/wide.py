@@ -21,8 +21,8 @@ from .tables import (
     number,
     require,
     scan,
-    timed,
 )
+from .times import timed
 
 MOST_LEVELS = 50
 
@@ -59,7 +59,9 @@ def plan(spec: OwnFile, cohort: Cohort, stays: pl.DataFrame, until_hours: float)
     mine, timing = timed(spec.file, table, schema, spec, stays, until_hours)
     frame = collect(spec.file, mine.sort("_row"))
     late = set(frame.filter("_late")["_id"])
-    frame = frame.filter(~pl.col("_late"))
+    timeless = set(frame.filter("_timeless")["_id"])
+    frame = frame.filter(~pl.col("_late") & ~pl.col("_timeless"))
+    unread: npt.NDArray[np.bool_] = frame["_unread"].to_numpy()
     values, known, names, levels = _columns(spec, schema, wanted, whole, frame)
     there: npt.NDArray[np.bool_] = np.asarray(known.any(axis=1))
     infinite: npt.NDArray[np.bool_] = np.asarray(np.isinf(values).any(axis=1))
@@ -70,14 +72,16 @@ def plan(spec: OwnFile, cohort: Cohort, stays: pl.DataFrame, until_hours: float)
         values=values[there],
         mask=None,
         rejects={
-            int(row): ("Infinite", "a value is infinite, or too large for float32")
-            for row in np.flatnonzero(infinite[there])
+            **{int(row): rows.INFINITE for row in np.flatnonzero(infinite[there])},
+            **{int(row): rows.NOT_A_TIME for row in np.flatnonzero(unread[there])},
         },
         absent={
             **{stay: rows.ALL_EMPTY for stay, here in zip(ids, there, strict=True) if not here},
+            **dict.fromkeys(timeless, rows.NO_TIME),
             **dict.fromkeys(late, rows.AFTER_PREDICTION),
         },
-        ignored=whole.height - frame.height - len(late),
+        ignored=whole.height - frame.height - len(late) - len(timeless),
+        unused={rows.AFTER_PREDICTION: len(late), rows.NO_TIME: len(timeless)},
     )
     return rows.plan(spec, cohort, space, held, {"rows": "one per stay"}, timing)
 
