@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -25,13 +27,17 @@ from .tables import (
 from .times import timed
 
 MOST_LEVELS = 50
+LONGEST_LEVEL = 60
+"""Characters of a category: what is longer is a text, and levels are stored and shown."""
+_SHOWN_WORDS, _SHOWN_CHARACTERS = 3, 20
 
 
 def plan(spec: OwnFile, cohort: Cohort, stays: pl.DataFrame, until_hours: float) -> Plan:
     """Return the work of a wide table.
 
     A number becomes two columns, its value and `known:` of it; a category one column per level,
-    all zero where it is unknown. Columns are numbers when every cell of the file is one.
+    all zero where it is unknown. Columns are numbers when every cell of the file is one, and
+    categories when none is; of a mixture the user says what it is.
 
     Args:
         spec: The file.
@@ -41,7 +47,8 @@ def plan(spec: OwnFile, cohort: Cohort, stays: pl.DataFrame, until_hours: float)
 
     Raises:
         DataError: The file is unreadable, a stay stands twice, or none belongs to the cohort.
-        SchemaError: A column is missing, or has too many levels.
+        SchemaError: A column is missing, mixes numbers and words, or has too many or too long
+            levels.
     """
     table = scan(spec.file)
     schema = header(spec.file, table)
@@ -139,18 +146,45 @@ def _is_number(spec: OwnFile, name: str, kind: pl.DataType, whole: pl.DataFrame)
     if name in spec.categories or name in spec.levels or kind == pl.Boolean:
         return False
     if kind == pl.String:
-        text = whole.select(is_text(name, kind, spec.missing).any()).item()
-        empty = not whole.select(number(name, kind, spec.missing).is_not_null().any()).item()
-        return not text and not empty
+        words = whole.filter(is_text(name, kind, spec.missing))[name]
+        numbers = whole.select(number(name, kind, spec.missing).is_not_null().sum()).item()
+        if numbers and len(words):
+            raise _mixed(spec, name, numbers, words)
+        return bool(numbers)
     if not kind.is_numeric():
         raise SchemaError(f"{spec.file}: column {name!r} must hold numbers or words, found {kind}")
     return True
+
+
+def _mixed(spec: OwnFile, name: str, numbers: int, words: pl.Series) -> SchemaError:
+    """The error of a column that is neither of numbers nor of words; shows only short words."""
+    found = sorted(set(words.str.strip_chars()))
+    _refuse_texts(spec, name, found)
+    short = all(len(word) <= _SHOWN_CHARACTERS for word in found)
+    shown = f" (such as {', '.join(map(repr, found[:_SHOWN_WORDS]))})" if short else ""
+    return SchemaError(
+        f"{spec.file}: column {name!r} must hold numbers or words, found {numbers:,} cells with a "
+        f"number and {len(words):,} with another word{shown}. In {spec.table} list the words that "
+        f"mean unknown in missing, or name the column in categories or drop; write numbers with a "
+        "decimal point and nothing between thousands."
+    )
 
 
 def _words(spec: OwnFile, frame: pl.DataFrame, name: str) -> list[str | None]:
     unknown = {"", *(str(value) for value in spec.missing)}
     words = frame[name].cast(pl.String).str.strip_chars().to_list()
     return [None if word is None or word in unknown else word for word in words]
+
+
+def _refuse_texts(spec: OwnFile, name: str, words: Sequence[str]) -> None:
+    """Raise SchemaError, without a word of them, when some cells are no categories but texts."""
+    if any(len(word) > LONGEST_LEVEL or len(word.splitlines()) > 1 for word in words):
+        raise SchemaError(
+            f"{spec.file}: column {name!r} has cells of more than {LONGEST_LEVEL} characters or "
+            f"several lines; expected numbers or categories. A column of texts must be called "
+            f"{spec.text!r}, or name it with text=… in {spec.table}; if it holds none, leave it "
+            "out with drop."
+        )
 
 
 def _levels(spec: OwnFile, whole: pl.DataFrame, name: str) -> list[str]:
@@ -160,6 +194,7 @@ def _levels(spec: OwnFile, whole: pl.DataFrame, name: str) -> list[str]:
             f"{spec.file}: column {name!r} is empty; leave it out with drop, or name its levels in "
             f"{spec.table}"
         )
+    _refuse_texts(spec, name, found)
     if len(found) > MOST_LEVELS:
         raise SchemaError(
             f"{spec.file}: column {name!r} has {len(found)} different words, at most {MOST_LEVELS} "
@@ -169,4 +204,4 @@ def _levels(spec: OwnFile, whole: pl.DataFrame, name: str) -> list[str]:
     return found
 
 
-__all__ = ["MOST_LEVELS", "plan"]
+__all__ = ["LONGEST_LEVEL", "MOST_LEVELS", "plan"]

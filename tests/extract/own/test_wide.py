@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cm2.cache.cohort import Cohort
+from cm2.cache.view import view
 from cm2.errors import DataError, RejectsError, SchemaError
 
 from .conftest import Extract, View, column, why_not
@@ -56,6 +58,45 @@ def test_a_column_of_many_words_is_no_category(folder: Path, run: Extract) -> No
     (folder / "t.csv").write_text(f"stay_id,text\n{rows}\n{many}\n")
     with pytest.raises(SchemaError, match=r"\b(72|60)\b"):
         run("lab", config=_toml(folder, "[modality.lab]\nfile='t.csv'\nkind='table'\n"))
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "<0.5", '"1,234.5"'])
+def test_a_column_of_numbers_and_words_is_refused_until_the_user_says_what_it_is(
+    folder: Path, run: Extract, look: View, word: str
+) -> None:
+    (folder / "t.csv").write_text(f"stay_id,crp\n100,1.5\n101,{word}\n102,2\n103,2\n")
+    plain = word.strip('"')
+    told = rf"'crp' .*3 cells with a number and 1 with another word \(such as '{plain}'\)"
+    with pytest.raises(SchemaError, match=told):
+        run("lab=t.csv")
+    run("lab", config=_toml(folder, f'[modality.lab]\nfile="t.csv"\nmissing=["{plain}"]\n'))
+    assert look("lab").columns == ("crp", "known:crp")
+    text = '[modality.lab]\nfile="t.csv"\ncategories=["crp"]\n'
+    run("lab", config=_toml(folder, text), cache=folder / "other")
+    found = view(folder / "other", Cohort.open(folder / "other"), "lab")
+    assert set(found.columns) == {"crp=1.5", "crp=2", f"crp={plain}"}
+
+
+def test_a_column_of_zero_and_one_is_of_numbers_and_one_of_words_is_of_categories(
+    folder: Path, run: Extract, look: View
+) -> None:
+    (folder / "t.csv").write_text("stay_id,dead,ward\n100,0,A\n101,1,B\n102,,\n")
+    run("lab=t.csv")
+    assert look("lab").columns == ("dead", "ward=A", "ward=B", "known:dead")
+
+
+@pytest.mark.parametrize("note", ["zebrafish " * 7, '"zebrafish\nunicorn"', '"5\nzebrafish"'])
+@pytest.mark.parametrize("first", ["short", "7"])
+def test_texts_under_another_name_are_refused_and_not_one_word_is_told_or_stored(
+    folder: Path, run: Extract, note: str, first: str
+) -> None:
+    (folder / "t.csv").write_text(f"stay_id,note\n100,{first}\n101,{note}\n")
+    told = "column 'note' .*column of texts must be called 'text'"
+    with pytest.raises(SchemaError, match=told) as caught:
+        run("note=t.csv")
+    assert "zebrafish" not in str(caught.value)
+    stored = [p for p in (folder / "cache").rglob("*") if p.is_file()]
+    assert not [p for p in stored if b"zebrafish" in p.read_bytes()]
 
 
 def test_the_order_of_rows_changes_no_byte_of_the_store(folder: Path, run: Extract) -> None:
