@@ -11,6 +11,7 @@ from ...cache.cohort import Cohort, write_cohort
 from ...errors import CM2Error, ConfigError, DataError
 from .. import receipts
 from ..config import ExtractConfig
+from ..encoders.trained import is_run
 from ..estimate import Estimate
 from ..work import Plan
 from . import stays as own_stays
@@ -46,8 +47,13 @@ class OwnRoute:
             )
 
     def cohort(self) -> Cohort:
-        """Open the cohort that is there, or build it from the table of stays."""
+        """Open the cohort that is there, or build it from the table of stays.
+
+        Raises:
+            ConfigError: An encoder or weights are named for a file that is not encoded.
+        """
         config = self.config
+        self._check_encoders()
         if config.stays is None:
             return Cohort.open(config.cache, config.cohort)
         if Cohort.exists(config.cache, config.cohort) and receipts.seen_tables(
@@ -153,6 +159,30 @@ class OwnRoute:
             minutes=round(seconds / 60, 1),
             missing=missing.rstrip("; "),
         )
+
+    def _check_encoders(self) -> None:
+        """Refuse options that would be ignored, such as the encoder of a column of texts that is
+        called otherwise; the file would be read as a table.
+        """
+        given = [("--encoder", word) for word in self.config.encoder]
+        given += [("--weights", word) for word in self.config.weights]
+        for option, word in given:
+            name, equals, value = word.partition("=")
+            if not equals or name not in self.files:
+                continue
+            spec = self.files[name]
+            kind = kind_of(spec)
+            takes_encoder = kind in (*_ITEMS_PER_SECOND, "arrays")  # for the record, of arrays
+            takes_weights = kind in _ITEMS_PER_SECOND or (
+                kind in ("arrays", "events") and is_run(Path(value).expanduser())
+            )
+            if not (takes_encoder if option == "--encoder" else takes_weights):
+                raise ConfigError(
+                    f"{option} {word}: expected a file with the column {spec.text!r} or "
+                    f"{spec.path!r}, found that {spec.file} has neither for it: it is read as "
+                    f"{kind} and not encoded. Name the column of texts or paths in {spec.table}, "
+                    f"or leave {option} {name}=… out."
+                )
 
     def _stays(self, rows: int) -> int:
         """How many stays there are, as far as that can be told."""
