@@ -25,7 +25,8 @@ class ModalityResult:
         space: Id of the space.
         complete: Whether nothing is left to encode.
         weights: What the encoder's weights are; empty without an encoder.
-        caution: A warning about these weights, such as that they have seen the test patients.
+        caution: A warning about these weights, such as that they have seen the test patients, or
+            about the file.
         seconds: Time taken; 0 when nothing had changed.
         rejects: Table of the rejects, relative to the cache.
         plausibility: Per variable how often it was observed, and quantiles of its values.

@@ -72,7 +72,7 @@ class Plan:
         files: Source files beyond the tables; a finished extraction looks at their size and time
             before it believes that nothing has changed.
         note: One line for people about the weights; empty when there are none.
-        caution: A warning about the weights; empty when there is none.
+        caution: A warning about the weights or the file; empty when there is none.
         timing: What is known of the times of the items against the prediction time; empty where
             the source guarantees it.
         plausibility: Per variable how often it was observed and its quantiles; for people.

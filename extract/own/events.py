@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -54,7 +58,7 @@ def plan(
     table = filtered(spec.file, table, schema, spec)
     word = pl.col(spec.variable).cast(pl.String).str.strip_chars()
     table = table.with_columns(_variable=word)
-    variables = _variables(spec, table)
+    variables, caution = _variables(spec, table)
     kind = schema[spec.value]
     table = table.filter(pl.col("_variable").is_in(variables)).with_columns(
         _value=number(spec.value, kind, spec.missing), _text=is_text(spec.value, kind, spec.missing)
@@ -134,10 +138,14 @@ def plan(
         "rows_before_entry": early.height,
         "variables": variables,
     }
-    return rows.plan(spec, cohort, space, result, rules, timing)
+    return replace(rows.plan(spec, cohort, space, result, rules, timing), caution=caution)
 
 
-def _variables(spec: OwnFile, table: pl.LazyFrame) -> list[str]:
+def _variables(spec: OwnFile, table: pl.LazyFrame) -> tuple[list[str], str]:
+    """The variables to use, and a warning of those that the file has not.
+
+    Those are no error: two hospitals share a space only when both keep the same variables.
+    """
     found = set(
         collect(spec.file, table.select(pl.col("_variable").unique()))["_variable"].drop_nulls()
     )
@@ -153,7 +161,21 @@ def _variables(spec: OwnFile, table: pl.LazyFrame) -> list[str]:
             f"{spec.file}: expected 1 to {MOST_VARIABLES} variables in the column "
             f"{spec.variable!r}, found {len(chosen)}; name them with `keep` in {spec.table}"
         )
-    return chosen
+    return chosen, _caution(spec, absent, sorted(found))
+
+
+def _caution(spec: OwnFile, absent: Sequence[str], found: Sequence[str]) -> str:
+    hints = []
+    plain = {name.casefold(): name for name in found}
+    for name in absent:
+        near = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.5)
+        hints.append(f"{name!r}" + (f" (did you mean {plain[near[0]]!r}?)" if near else ""))
+    if not hints:
+        return ""
+    return (
+        f"{spec.name}: `keep` names variables that are not in the column {spec.variable!r} of "
+        f"{spec.file.name} and stay unknown for every stay: {', '.join(hints)}"
+    )
 
 
 def _expand(placed: Placed) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from ...cache.cohort import Cohort
@@ -15,6 +16,7 @@ from ...cache.store import EncodedShard, Reject, Space
 from ...errors import DataError
 from ..work import Plan, Work
 from .spec import OwnFile
+from .tables import collect, scan
 from .times import FORMS
 
 SHARD_BYTES = 64 << 20
@@ -149,10 +151,14 @@ def links(
 def no_match(spec: OwnFile, cohort: Cohort, ignored: int) -> DataError:
     """The error of a file that names no stay of the cohort."""
     first = cohort.stays["stay_id"][0].as_py()
+    own = ""
+    if spec.file.is_file() and spec.file.suffix != ".npz":
+        head = collect(spec.file, scan(spec.file).select(pl.col(spec.id).drop_nulls().head(1)))
+        own = f", that of the file {head.item()!r}" if len(head) else ""
     return DataError(
-        f"{spec.file}: none of its {ignored} rows that remain after the filters belongs to one of "
-        f"the {cohort.stays.num_rows} stays of the cohort {cohort.name!r} (whose first stay_id is "
-        f"{first}). Does the column {spec.id!r} hold the stay_id?"
+        f"{spec.file}: none of its {ignored} rows that remain after the filters belongs to "
+        f"one of the {cohort.stays.num_rows} stays of the cohort {cohort.name!r} (whose first "
+        f"stay_id is {first!r}{own}). Does the column {spec.id!r} hold the stay_id, written alike?"
     )
 
 

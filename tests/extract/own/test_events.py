@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,16 @@ def test_words_among_numbers_reject_their_stay(folder: Path, run: Extract) -> No
     )
     with pytest.raises(RejectsError, match="1 of 3"):
         run("vitals=e.csv")
+
+
+def test_a_kept_variable_that_the_file_has_not_is_a_warning_with_the_nearest_name(
+    folder: Path, run: Extract
+) -> None:
+    (folder / "e.csv").write_text("stay_id,hours,variable,value\n100,1,HR,80\n100,1,MAP,70\n")
+    for keep, caution in (
+        (["HR", "map"], r"labs: `keep` .* e\.csv .*: 'map' \(did you mean 'MAP'\?\)$"),
+        (["HR", "MAP"], "^$"),
+    ):
+        (folder / "own.toml").write_text(f'[modality.labs]\nfile = "e.csv"\nkeep = {keep}\n')
+        found = run("labs", config=folder / "own.toml", cache=folder / keep[1]).modalities[0]
+        assert re.search(caution, found.caution)
