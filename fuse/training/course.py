@@ -6,7 +6,8 @@ A single run and a member of an ensemble take the same course; they differ in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,10 @@ from ..methods import short
 from ..models.interface import FusionModel, FusionOutput
 from .history import best_epoch, ended, learning_rate
 from .state import Journal, TrainerState
-from .step import Meter
+from .step import Meter, diverged
 
 Figures = dict[str, float | None]
+_UNDECOMPOSED = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -103,12 +105,32 @@ class Course:
             group["lr"] = rate * group["share"]
 
     def judge(self, outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
-        """Judge the model by its outputs on the validation stays; keep it if none was better."""
-        figures = _judged(outputs, data)
+        """Judge the model by its outputs on the validation stays; keep it if none was better.
+
+        Raises:
+            ConfigError: The validation loss is not finite, so that nothing can be chosen by it.
+        """
+        figures = _losses(outputs)
+        if not math.isfinite(figures["val_loss"]):
+            raise ConfigError(diverged(self.config, f"epoch {self.epoch}", "the validation loss"))
+        figures |= _scores(outputs, data)
         row = {"epoch": self.epoch} | {name: _finite(value) for name, value in figures.items()}
         if best_epoch([*self.state.history, row], self.config.warmup) == self.epoch:
             self.state.keep_best()
         return figures
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Say what it means when a matrix of numbers that have diverged cannot be decomposed.
+
+        Raises:
+            ConfigError: It could not.
+        """
+        try:
+            yield
+        except _UNDECOMPOSED as error:
+            found = "a matrix that cannot be decomposed"
+            raise ConfigError(diverged(self.config, f"epoch {self.epoch}", found)) from error
 
     def pause(self, steps: int, meter: Meter, judged: Figures) -> None:
         """Keep an epoch that is under way.
@@ -176,19 +198,21 @@ def trained(means: Mapping[str, Any]) -> Figures:
     return {f"train_{name}": float(value) for name, value in means.items()}
 
 
-def _judged(outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
+def _losses(outputs: Sequence[FusionOutput]) -> dict[str, Any]:
     meter = Meter()
     for output in outputs:
         meter.add(output.losses)
     means = {name: float(value) for name, value in meter.means().items()}
-    y = data.labels(data.rows("val")).numpy()
-    p = probabilities(list(outputs))
     return {
         "val_loss": means.pop("task"),
         **{f"val_{name}": value for name, value in means.items()},
-        "val_auroc": macro(auroc, y, p),
-        "val_aupr": macro(average_precision, y, p),
     }
+
+
+def _scores(outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
+    y = data.labels(data.rows("val")).numpy()
+    p = probabilities(list(outputs))
+    return {"val_auroc": macro(auroc, y, p), "val_aupr": macro(average_precision, y, p)}
 
 
 def _finite(value: Any) -> Any:

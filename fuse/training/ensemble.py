@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ...cache.layout import RUNS
 from ...cache.lease import Lease
@@ -25,13 +25,14 @@ from .course import Course
 from .device import choose
 from .finish import finish
 from .loop import reproducible
-from .mapped import Mapped
+from .mapped import Mapped, reason
 from .shapes import FREE, shape_key, unmappable
 from .state import Commits
 
 _log = logging.getLogger("cm2.fuse")
 
 Item = tuple[RunDir, Identity]
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -119,9 +120,9 @@ def train_ensemble(
         sweep: The sweep that trains the runs and may drop their weights.
 
     Returns:
-        What became of each, in the order of `configs`. A run that fails (its training is no
-        longer finite, another process holds it, its directory holds something else) harms no
-        other.
+        What became of each, in the order of `configs`. A run that fails (its training or its
+        validation is no longer finite, another process holds it, its directory holds something
+        else) harms no other.
 
     Raises:
         UnsupportedError: The configurations cannot be mapped, or have several shapes.
@@ -204,18 +205,17 @@ class _Chunk:
         first = mapped.courses[0].config.published.validate_first
         while self._compact(mapped):
             clock = time.monotonic()
-            before = mapped.judge() if first else []
-            judged = {id(c): row for c, row in zip(mapped.courses, before, strict=False)}
-            losses = mapped.train_epoch()
+            judged = _asked(mapped, mapped.judge) if first else {}
+            losses = _asked(mapped, mapped.train_epoch)
+            figures = _asked(mapped, mapped.refresh)
+            if not first:
+                judged = _asked(mapped, mapped.judge)
             if not mapped.courses:
                 break
-            figures = mapped.refresh()
-            if not first:
-                after = mapped.judge()
-                judged = {id(c): row for c, row in zip(mapped.courses, after, strict=True)}
-            for course, loss, figure in zip(mapped.courses, losses, figures, strict=True):
+            for course in mapped.courses:
+                own = id(course)
                 try:
-                    course.commit(loss, judged[id(course)], figure)
+                    course.commit(losses[own], judged[own], figures[own])
                 except CM2Error as error:  # another process took the run over
                     self._fail(course, error)
             share = (time.monotonic() - clock) / len(mapped.courses)
@@ -237,9 +237,10 @@ class _Chunk:
                 continue
             try:
                 if course.ended:
-                    self.members[id(course)].finish()
-            except CM2Error as error:
-                self._fail(course, error)
+                    with course.watched():
+                        self.members[id(course)].finish()
+            except Exception as error:
+                self._fail(course, reason(course, error))
             else:
                 self.members.pop(id(course)).close()
         if len(left) < len(mapped.courses):
@@ -250,6 +251,12 @@ class _Chunk:
         member = self.members.pop(id(course))
         self.errors[member.run.path] = error
         member.close()
+
+
+def _asked(mapped: Mapped, ask: Callable[[], Sequence[T]]) -> dict[int, T]:
+    """What a step of an epoch says of every member that is left after it, by course."""
+    found = ask() if mapped.courses else ()
+    return {id(course): row for course, row in zip(mapped.courses, found, strict=True)}
 
 
 def _require_one_shape(configs: Sequence[FuseConfig]) -> None:

@@ -50,7 +50,7 @@ def train(
         compiled: Compile the encoders of a streamed run.
 
     Raises:
-        ConfigError: A loss or gradient is not finite, or there is no compiler.
+        ConfigError: A loss, a gradient or a statistic is not finite, or there is no compiler.
         Interrupted: A stop was requested; the same call continues.
     """
     course = Course.open(config, data, journal, starts)
@@ -66,18 +66,21 @@ def train(
         if config.options.candidates():
             fit_whole(course, data, last, advance, stop)
         while not course.ended and course.epoch <= last:
-            judged: Figures = course.state.partial.get("judged", {})
-            if config.published.validate_first and not judged:
-                judged = course.judge(forward(course.model, data, judged_on), data)
-            # Of an epoch that was killed after its last step no step is left, only its losses.
-            meter = Meter.of(course.state.partial.get("losses", {}), data.device)
-            for step, meter in _steps(course, data):
-                if every and step % every == 0:
-                    course.pause(step, meter, judged)
-                    stop.check(f"step {step} of epoch {course.epoch} of {journal.name} is stored")
-            losses = trained(meter.means())
-            figures = course.model.refresh(course.epoch, data.batches(rows))
-            judged = judged or course.judge(forward(course.model, data, judged_on), data)
+            with course.watched():
+                judged: Figures = course.state.partial.get("judged", {})
+                if config.published.validate_first and not judged:
+                    judged = course.judge(forward(course.model, data, judged_on), data)
+                # Of an epoch that was killed after its last step no step is left, only its losses.
+                meter = Meter.of(course.state.partial.get("losses", {}), data.device)
+                for step, meter in _steps(course, data):
+                    if every and step % every == 0:
+                        course.pause(step, meter, judged)
+                        stop.check(
+                            f"step {step} of epoch {course.epoch} of {journal.name} is stored"
+                        )
+                losses = trained(meter.means())
+                figures = course.model.refresh(course.epoch, data.batches(rows))
+                judged = judged or course.judge(forward(course.model, data, judged_on), data)
             course.commit(losses, judged, figures)
             advance(1)
             stop.check(f"epoch {course.epoch - 1} of {journal.name} is stored")

@@ -1,20 +1,20 @@
 """Epochs of several runs at once: every step is one mapped step of all of them.
 
 The rules are those of `loop`: the same batches, numbers, clipping, optimiser and order of events
-for each member. A member that fails is left out; the step is computed again for the others.
+for each member. A member that fails is left out; a step is computed again for the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ...errors import ConfigError
+from ...errors import CM2Error, ConfigError
 from ..data import PREDICT_ROWS, FusionData, Rows
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
 from ..precision import precision
@@ -23,7 +23,8 @@ from .course import Course, Figures, trained
 from .stack import Stack
 from .step import Meter, clip, moved, non_finite
 
-Fail = Callable[[Course, ConfigError], None]
+Fail = Callable[[Course, CM2Error], None]
+T = TypeVar("T")
 
 
 class _Step(NamedTuple):
@@ -38,7 +39,8 @@ class Mapped:
     Args:
         courses: At least one.
         data: Their rows.
-        fail: Told of each course that is no longer finite, with the reason.
+        fail: Told of each course that cannot go on, with the reason; it is one of `courses` no
+            longer.
     """
 
     def __init__(self, courses: Sequence[Course], data: FusionData, fail: Fail) -> None:
@@ -80,13 +82,16 @@ class Mapped:
         ]
 
     def refresh(self) -> list[dict[str, float]]:
-        """Renew every member's statistics after an epoch."""
-        model, epochs = self._first.model, [course.epoch for course in self.courses]
+        """Renew every member's statistics after an epoch.
+
+        Returns:
+            Figures by member; `courses` is shorter by those that failed.
+        """
+        model = self._first.model
         if type(model).refresh is not FusionModel.refresh:
-            return [
-                course.model.refresh(epoch, self.data.batches(self.rows))
-                for course, epoch in zip(self.courses, epochs, strict=True)
-            ]
+            return self._each(
+                lambda e, course: course.model.refresh(course.epoch, self.data.batches(self.rows))
+            )
         if not model.surveyed:
             return [{} for _ in self.courses]
         with torch.no_grad(), precision(self._first.config, self.data.device):
@@ -96,14 +101,15 @@ class Mapped:
             ]
         survey = torch.cat([part for part, _ in seen], 1)  # (E, N, ...)
         available = torch.cat([part for _, part in seen])
-        return [
-            course.model.renew(epoch, survey[e], available)
-            for e, (course, epoch) in enumerate(zip(self.courses, epochs, strict=True))
-        ]
+        return self._each(lambda e, course: course.model.renew(course.epoch, survey[e], available))
 
     @torch.no_grad()
     def judge(self) -> list[Figures]:
-        """Judge every member on the validation stays."""
+        """Judge every member on the validation stays.
+
+        Returns:
+            Figures by member; `courses` is shorter by those that failed.
+        """
         hyper = self._hyper(lambda course: Hyper.of(course.config))
         noise = self._first.model.noise(training=False)
         seeds = [course.config.seed for course in self.courses]
@@ -119,9 +125,29 @@ class Mapped:
                 output = self.stack.map(_forward, batch, hyper, in_dims=(axis, 0))
             for e, own in enumerate(outputs):
                 own.append(tree_map(lambda t, e=e: t[e], output._replace(extras={})))
-        return [
-            course.judge(own, self.data) for course, own in zip(self.courses, outputs, strict=True)
-        ]
+        return self._each(lambda e, course: course.judge(outputs[e], self.data))
+
+    def _each(self, ask: Callable[[int, Course], T]) -> list[T]:
+        """Ask every member by itself; one that cannot answer is reported and left out.
+
+        Args:
+            ask: Takes a member's number and its course.
+
+        Returns:
+            Answers by member, in the order of `courses` as it is then.
+        """
+        answers, left = list[T](), list[int]()
+        for e, course in enumerate(self.courses):
+            try:
+                with course.watched():
+                    answers.append(ask(e, course))
+            except Exception as error:
+                self.fail(course, reason(course, error))
+            else:
+                left.append(e)
+        if len(left) < len(self.courses):
+            self.keep(left)
+        return answers
 
     @property
     def _first(self) -> Course:
@@ -214,6 +240,16 @@ class Mapped:
             self.fail(course, ConfigError(non_finite(course.model, own, output, gradients, at)))
 
 
+def reason(course: Course, error: Exception) -> CM2Error:
+    """Why a member cannot go on; of an unforeseen error the kind, for its text may hold data."""
+    if isinstance(error, CM2Error):
+        return error
+    return ConfigError(
+        f"{type(error).__name__} after {course.epoch - 1} whole epochs of a member of an "
+        "ensemble. Give its `cm2 fuse` command by itself to see where."
+    )
+
+
 def _survey(model: FusionModel, batch: FusionBatch) -> Tensor:
     return model.survey(batch)
 
@@ -228,4 +264,4 @@ def _track(model: FusionModel, batch: FusionBatch, output: FusionOutput) -> Tens
     return output.z  # a mapped function returns tensors
 
 
-__all__ = ["Mapped"]
+__all__ = ["Mapped", "reason"]

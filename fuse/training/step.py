@@ -127,7 +127,17 @@ def non_finite(
         if not output.z[batch.available[:, m], m].isfinite().all():
             guilty.append(f"embedding of {spec.name!r}")
     guilty += [f"gradient of {n!r}" for n, g in gradients.items() if not g.isfinite().all()]
-    found = ", ".join(guilty[:4]) or "the sum of the losses"
+    return diverged(config, where, ", ".join(guilty[:4]) or "the sum of the losses")
+
+
+def diverged(config: FuseConfig, where: str, found: str) -> str:
+    """Say that a run has diverged, and what to do about it.
+
+    Args:
+        config: The run's configuration.
+        where: Epoch and step.
+        found: What is no longer finite.
+    """
     return (
         f"Training is no longer finite at {where}: {found}. Lower the learning rate (--lr, now "
         f"{config.lr:g}) or clip harder (--clip, now {config.clip:g}). The last whole epoch is "
@@ -150,4 +160,4 @@ def _along(factor: Floats, gradient: Tensor) -> Tensor:
     return torch.from_numpy(factor).to(gradient).reshape(shape)
 
 
-__all__ = ["Meter", "clip", "moved", "non_finite"]
+__all__ = ["Meter", "clip", "diverged", "moved", "non_finite"]

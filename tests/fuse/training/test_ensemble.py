@@ -15,7 +15,7 @@ import torch
 from cm2.cache import checkpoint
 from cm2.cache.cohort import Cohort
 from cm2.cache.lease import Lease
-from cm2.errors import BusyError, ConfigError, Interrupted, UnsupportedError
+from cm2.errors import BusyError, ConfigError, DataError, Interrupted, UnsupportedError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.data import load
 from cm2.fuse.identity import identify
@@ -182,6 +182,76 @@ def test_a_member_that_is_no_longer_finite_harms_no_other(
     for e in (0, 2):
         expected = fuse(members[e], small_cache, tmp_path / f"single{e}")
         assert_equal_runs(outcomes[e].run, expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "lr", "words"),
+    [
+        ({**TINY, "model": "concat", "batch_size": 2000}, 1e25, "epoch 1: the validation loss"),
+        ({**CM2, "batch_size": 2000}, 1e38, "epoch 1: a matrix that cannot be decomposed"),
+    ],
+    ids=["judged", "renewed"],
+)
+def test_a_member_that_diverges_between_steps_and_figures_fails_alone_as_its_single_run(
+    small_cache: Path, tmp_path: Path, options: Options, lr: float, words: str
+) -> None:
+    members = configs(options, ({"seed": 1}, {"lr": lr}, {"seed": 2}))
+    outcomes = train_ensemble(members, small_cache, [tmp_path / name for name in "abc"])
+    assert [outcome.run.finished for outcome in outcomes] == [True, False, True]
+    with pytest.raises(ConfigError, match=words) as alone_error:
+        fuse(members[1], small_cache, tmp_path / "alone")
+    assert str(outcomes[1].error) == str(alone_error.value)
+    for e in (0, 2):
+        expected = fuse(members[e], small_cache, tmp_path / f"single{e}")
+        assert_equal_runs(outcomes[e].run, expected, 1e-5)
+
+
+@pytest.mark.parametrize("place", ["judge", "renew", "finish"])
+def test_an_unforeseen_error_of_one_member_harms_no_other_and_tells_no_data(
+    small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from cm2.fuse.models import cm2 as method
+    from cm2.fuse.training import ensemble
+    from cm2.fuse.training.course import Course
+
+    owner = {"judge": Course, "renew": method.CM2, "finish": ensemble._Member}[place]
+    plain = getattr(owner, place)
+
+    def fragile(self: Any, *given: Any) -> Any:
+        config = self.identity.config if place == "finish" else self.config
+        if config.seed == 2:
+            raise KeyError("patient 7")
+        return plain(self, *given)
+
+    monkeypatch.setattr(owner, place, fragile)
+    members = configs({**CM2, "epochs": 1}, ({"seed": 1}, {"seed": 2}, {"seed": 3}))
+    outcomes = train_ensemble(members, small_cache, [tmp_path / name for name in "abc"])
+    assert [outcome.run.finished for outcome in outcomes] == [True, False, True]
+    assert isinstance(outcomes[1].error, ConfigError)
+    assert "KeyError after" in str(outcomes[1].error)
+    assert "patient" not in str(outcomes[1].error)
+
+
+def test_where_validation_comes_first_too_a_member_that_fails_it_fails_alone(
+    small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cm2.fuse.training.course import Course
+
+    plain = Course.judge
+
+    def judge(self: Course, *given: Any) -> Any:
+        if self.config.seed == 1 and self.epoch == 2:
+            raise DataError("made up")
+        return plain(self, *given)
+
+    monkeypatch.setattr(Course, "judge", judge)
+    shared = {**TINY, "model": "concat", "epochs": 4, "published": {"validate_first": True}}
+    members = configs(shared, ({"seed": 1}, {"seed": 2}))
+    outcomes = train_ensemble(members, small_cache, [tmp_path / name for name in "ab"])
+    assert str(outcomes[0].error) == "made up"
+    assert outcomes[1].run.finished
+    only = train_ensemble(members[:1], small_cache, [tmp_path / "c"])
+    assert str(only[0].error) == "made up"
 
 
 def test_a_member_that_another_process_holds_is_left_to_it(
