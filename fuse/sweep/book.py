@@ -5,6 +5,7 @@ sweep.json       grid, seeds, search, and the identity that names the folder
 members.json     settings, and for each its runs by relative path
 index.parquet    one row per run; made of the runs, at any time
 failed/          one file per run that failed, with its reason
+given-up/        one file per run that halving gave up, whoever else trains it on
 chosen/          the best setting as a group of runs, once it was judged
 journal.log      what a guided search has tried
 lease.json       who steers it, where only one process may
@@ -27,7 +28,7 @@ from ...errors import ConfigError, DataError
 from ..rundir import RunDir
 
 SWEEP, MEMBERS, INDEX, FAILED = "sweep.json", "members.json", "index.parquet", "failed"
-CHOSEN = "chosen"
+CHOSEN, GIVEN_UP = "chosen", "given-up"
 
 
 class Member(NamedTuple):
@@ -159,6 +160,22 @@ class SweepDir:
         """Forget that runs failed, so that they are tried again."""
         for member in members:
             self._failure(member).unlink(missing_ok=True)
+
+    def given_up(self) -> set[str]:
+        """Names of the runs that the sweep gave up."""
+        return {path.stem for path in (self.path / GIVEN_UP).glob("*.json")}
+
+    def give_up(self, member: Member) -> None:
+        """Record that the sweep trains a run no further; the run itself is not touched."""
+        content = {"seed": member.seed, "fold": member.fold}
+        atomic.write_json(self._surrender(member), content)
+
+    def take_up(self, member: Member) -> None:
+        """Forget that a run was given up, since it was trained on after all."""
+        self._surrender(member).unlink(missing_ok=True)
+
+    def _surrender(self, member: Member) -> Path:
+        return self.path / GIVEN_UP / f"{member.run.path.name}.json"
 
     def _failure(self, member: Member) -> Path:
         return self.path / FAILED / f"{member.run.path.name}.json"

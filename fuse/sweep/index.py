@@ -51,9 +51,12 @@ def read_run(run: RunDir, until: int | None = None) -> Row:
 
 
 def rows(sweep: SweepDir, roll: Roll | None = None) -> list[Row]:
-    """Say what every run has come to, in the order of the sweep."""
+    """Say what every run has come to, in the order of the sweep.
+
+    What the sweep gave up is stopped to it, even where another goes on with the run.
+    """
     roll = roll or sweep.roll()
-    failures = sweep.failures()
+    failures, given_up = sweep.failures(), sweep.given_up()
     found = []
     for member in roll.members:
         row = {"setting": member.setting, **roll.values[member.setting]}
@@ -62,6 +65,8 @@ def rows(sweep: SweepDir, roll: Roll | None = None) -> list[Row]:
         row["error"] = failures.get(member.run.path.name)
         if row["error"] is not None and row["status"] != "finished":
             row["status"] = "failed"
+        elif row["run"] in given_up and row["status"] != "finished":
+            row["status"] = "stopped"
         found.append(row)
     return found
 

@@ -56,6 +56,7 @@ class Ledger:
             row |= read_run(member.run)
             row["error"] = None
             self._sweep.forgive([member])
+            self._sweep.take_up(member)
             for warning in member.run.info.get("warnings", []):
                 if warning not in self._said:
                     self._said.add(warning)
@@ -81,18 +82,26 @@ class Ledger:
         """Drop the weights of all complete settings but the best of some runs' settings."""
         chosen = [self.rows[i] for i in numbers]
         for setting in superfluous(ranking(chosen), self._keep):
-            self._drop(setting, "finished")
+            self._drop_weights(setting)
 
     def give_up(self, setting: int) -> None:
-        """Stop a setting: the trainer's state of its runs is dropped, their history stays."""
-        self._drop(setting, "running")
+        """Stop a setting: the trainer's state of its runs is dropped, their history stays.
 
-    def _drop(self, setting: int, status: str) -> None:
+        A run that somebody wants for itself is left to them as it is.
+        """
+        for i in self._runs_of(setting):
+            member, row = self._plan.members[i], self.rows[i]
+            if row["status"] not in ("finished", "failed"):
+                self._sweep.give_up(member)
+                drop(member.run, self._sweep.identity)
+                row["status"] = "stopped"
+
+    def _drop_weights(self, setting: int) -> None:
         for i in self._runs_of(setting) - self._dropped:
             row = self.rows[i]
             if row["status"] == "finished" and not row["weights"]:
                 self._dropped.add(i)  # by an earlier call
-            elif row["status"] == status:
+            elif row["status"] == "finished":
                 drop(self._plan.members[i].run, self._sweep.identity)
                 self._dropped.add(i)
                 self.rows[i] |= read_run(self._plan.members[i].run)

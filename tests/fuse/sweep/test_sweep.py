@@ -280,6 +280,29 @@ def test_halving_continues_the_same_runs_and_finds_the_same_best(cache: Path) ->
             assert row == told_before[row["run"]]
 
 
+def test_a_run_of_its_user_that_halving_gives_up_is_left_to_them_and_the_sweep_ends(
+    cache: Path,
+) -> None:
+    base = {"epochs": "10", "patience": "20"}
+    own = FuseConfig.of({**TINY, **base, "lr": 1e-9})
+    begun = fuse(own, cache, device="cpu", until=1)
+    halved = spec("lr=1e-9,1e-2,3e-2", base=base, halving=True)
+    found = sweep(halved, cache, how=HERE)
+    expected = ["stopped", "stopped", "finished"]
+    assert sorted(row["status"] for row in rows(found)) == sorted(expected)
+    given_up = rows(found)[0]
+    assert (given_up["status"], given_up["epochs"]) == ("stopped", 4)
+    assert (begun.info["status"], begun.info["sweep"]) == ("running", None)
+    assert (begun.path / TRAINER).is_file()
+    before = told(found)
+    assert told(sweep(halved, cache, how=HERE)) == before
+    _, metrics = judge_chosen(found, device="cpu", replicates=20)
+    assert metrics["split"] == "test"
+
+    assert fuse(own, cache, device="cpu").finished  # its user goes on where the sweep left it
+    assert rows(found)[0]["status"] == "finished"
+
+
 def test_the_chosen_setting_alone_is_judged_on_the_test_stays(finished: SweepDir) -> None:
     best = ranking(rows(finished))[0].setting
     group, metrics = judge_chosen(finished, device="cpu", replicates=20)
