@@ -30,7 +30,8 @@ def read_run(run: RunDir, until: int | None = None) -> Row:
 
     Returns:
         status (waiting, running, stopped, finished), val_auroc, val_aupr and val_loss of its best
-        epoch, best_epoch, epochs, seconds, weights (whether they are kept).
+        epoch, best_epoch, epochs, seconds, weights (whether they are kept). Of a finished run a
+        part of which is fitted to validation, AUROC and AUPR are the cross-fitted ones.
     """
     row: Row = {"status": "waiting", **dict.fromkeys(SCORES), "best_epoch": 0, "epochs": 0}
     row |= {"seconds": 0.0, "weights": False}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
@@ -113,7 +114,8 @@ class Course:
         figures = _losses(outputs)
         if not math.isfinite(figures["val_loss"]):
             raise ConfigError(diverged(self.config, f"epoch {self.epoch}", "the validation loss"))
-        figures |= _scores(outputs, data)
+        y = data.labels(data.rows("val")).numpy()
+        figures |= scores(y, probabilities(list(outputs)))
         row = {"epoch": self.epoch} | {name: _finite(value) for name, value in figures.items()}
         if best_epoch([*self.state.history, row], self.config.warmup) == self.epoch:
             self.state.keep_best()
@@ -209,9 +211,13 @@ def _losses(outputs: Sequence[FusionOutput]) -> dict[str, Any]:
     }
 
 
-def _scores(outputs: Sequence[FusionOutput], data: FusionData) -> Figures:
-    y = data.labels(data.rows("val")).numpy()
-    p = probabilities(list(outputs))
+def scores(y: NDArray[np.float32], p: NDArray[np.float64]) -> Figures:
+    """What epochs and runs are ranked by.
+
+    Args:
+        y: Targets of the validation stays, ``(N, C)``; NaN where unknown.
+        p: Probabilities, ``(N, C)``.
+    """
     return {"val_auroc": macro(auroc, y, p), "val_aupr": macro(average_precision, y, p)}
 
 
@@ -219,4 +225,4 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-__all__ = ["Course", "make_optimizer", "trained"]
+__all__ = ["Course", "make_optimizer", "scores", "trained"]

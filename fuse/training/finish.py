@@ -16,6 +16,7 @@ from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
 from ..rundir import BEST, FITTED, LAST, LEARNED, RunDir
 from ..stream.exports import encoders_of
+from .course import scores
 from .history import SCORES, best_epoch
 from .state import TrainerState
 
@@ -58,11 +59,14 @@ def finish(run: RunDir, data: FusionData, state: TrainerState, identity: Identit
         note = ", ".join(f"{name}: {value}" for name, value in weights.items())
         atomic.write_json(run.path / LEARNED, {**learned, "weights_note": note})
     best = best_epoch(state.history, config.warmup)
-    if fitted and FITTED not in run.info["warnings"]:
-        run.update(warnings=[*run.info["warnings"], FITTED])
+    reached = {name: state.history[best - 1][name] for name in SCORES}
+    if fitted:  # the history knows the model before that part was fitted
+        reached |= scores(data.labels(rows).numpy(), p)
+        if FITTED not in run.info["warnings"]:
+            run.update(warnings=[*run.info["warnings"], FITTED])
     run.update(
         best_epoch=best,
-        best={name: state.history[best - 1][name] for name in SCORES},
+        best=reached,
         epochs=len(state.history),
         selected_by="val_loss" if state.history[0]["val_auroc"] is None else "val_auroc",
         training_subjects=hashlib.sha256(subjects.numpy().tobytes()).hexdigest(),

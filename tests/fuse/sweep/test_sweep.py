@@ -303,6 +303,21 @@ def test_a_run_of_its_user_that_halving_gives_up_is_left_to_them_and_the_sweep_e
     assert rows(found)[0]["status"] == "finished"
 
 
+def test_what_is_fitted_to_validation_is_ranked_by_its_cross_fitted_scores(cache: Path) -> None:
+    base = {"model": "late", "hidden": "4", "epochs": "2", "batch_size": "32"}
+    lines = ("model.combine=mean,stacking",)
+    found = sweep(sweep_spec(base, lines, {}), cache, how=HERE)
+    plain, stacked = rows(found)
+    assert plain["val_auroc"] != stacked["val_auroc"]
+    for row, member in zip((plain, stacked), found.roll().members, strict=True):
+        stored = member.run.metrics("val")
+        assert stored is not None
+        for name in ("auroc", "aupr"):
+            assert row[f"val_{name}"] == pytest.approx(stored[name]["value"], abs=1e-12)
+    values = {one.setting: one.score for one in ranking([plain, stacked])}
+    assert values == {0: plain["val_auroc"], 1: stacked["val_auroc"]}
+
+
 def test_the_chosen_setting_alone_is_judged_on_the_test_stays(finished: SweepDir) -> None:
     best = ranking(rows(finished))[0].setting
     group, metrics = judge_chosen(finished, device="cpu", replicates=20)
