@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from inspect import Parameter, Signature
@@ -375,7 +375,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 parts[reading.name] = Part(reading.view, empty, reading.names)
         if unread := parts.keys() - {reading.name for reading in self._readings}:
             raise SchemaError(f"Modalities {sorted(unread)} were not there in fit.")
-        keys = stay_keys(_digests(parts) if self.model_.noise(training=False) else range(rows))
+        given = [parts[reading.name].values for reading in self._readings]
+        keys = stay_keys(_digests(given) if self.model_.noise(training=False) else range(rows))
         C = len(self.classes_) if self._several else 1
         unknown = np.full((rows, C), np.nan, np.float32)
         data = self._data(parts, unknown, np.zeros(rows, bool), keys)
@@ -439,13 +440,26 @@ def _draws(
     return torch.cat(tokens, 1).float().numpy(), torch.cat(p, 1).numpy()
 
 
-def _digests(parts: Mapping[str, Part]) -> list[str]:
-    """Hash what every row holds; all NaN are one."""
-    plain = [np.where(np.isnan(p.values), np.float32(np.nan), p.values) for p in parts.values()]
+def _digests(given: Sequence[NDArray[np.float32]]) -> list[str]:
+    """Hash what every row holds, however it was handed in.
+
+    Of each modality the number of real steps counts, and these; it is 0 where the modality is
+    absent. All NaN are one, and so are both zeros.
+
+    Args:
+        given: By modality, in the order of the model, ``(N, L, width)``; NaN where unknown.
+    """
+    plain = [np.where(np.isnan(values), np.float32(np.nan), values + 0.0) for values in given]
     return [
-        hashlib.sha256(b"".join(row.tobytes() for row in rows)).hexdigest()
+        hashlib.sha256(b"".join(map(_content, rows))).hexdigest()
         for rows in zip(*plain, strict=True)
     ]
+
+
+def _content(steps: NDArray[np.float32]) -> bytes:
+    """Number of the real steps of a row ``(L, width)``, and their bytes."""
+    real = steps[~np.isnan(steps).all(1)]
+    return len(real).to_bytes(4, "little") + real.tobytes()
 
 
 def _plain(value: Any) -> Any:

@@ -110,6 +110,38 @@ def test_a_prediction_depends_on_no_other_row_and_not_on_the_order(fitted: CM2Cl
     np.testing.assert_allclose(fitted.predict_proba(X[7:8]), whole[7:8], atol=1e-12)
 
 
+def test_draws_belong_to_what_a_row_holds_however_it_is_handed_in() -> None:
+    random = np.random.default_rng(0)
+    severity = random.normal(size=120)
+    left = severity[:, None] + random.normal(size=(120, 4))
+    series = severity[:, None, None] + random.normal(size=(120, 5, 3))
+    left[90:], series[:40] = np.nan, np.nan
+    series[40:80, 1, 2] = np.nan
+    left[5, 0] = 0.0
+    model = CM2Classifier(impute="conditional", draws=2, **{**SMALL, "epochs": 2})
+    model.fit({"left": left, "series": series}, severity > 0)
+
+    def told(**X: Any) -> list[Any]:
+        found = model.sample_missing(X, n=3)
+        return [model.predict_proba(X), found.embeddings["left"], found.embeddings["series"]]
+
+    def assert_same(found: list[Any], expected: list[Any]) -> None:
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+    whole = told(left=left, series=series)
+    assert_same(told(series=series, left=left), whole)
+    assert_same(told(left=np.where(left == 0, -0.0, left), series=series), whole)
+    longer = np.concatenate([series, np.full((120, 2, 3), np.nan)], 1)
+    assert_same(told(left=left, series=longer), whole)
+    nothing = np.full_like(series[:90], np.nan)
+    assert_same(told(left=left[:90]), told(left=left[:90], series=nothing))
+    nothing = np.full_like(left[40:], np.nan)
+    assert_same(told(series=series[40:]), told(left=nothing, series=series[40:]))
+    unlike = told(left=left + 1e-3, series=series)[2][:, :40]
+    assert np.abs(unlike - whole[2][:, :40]).max() > 1e-2, "other content, other draws"
+
+
 def test_draws_average_to_the_prediction_and_leave_what_is_there(fitted: CM2Classifier) -> None:
     X, _ = two_modalities(40, seed=3)
     lacks = np.isnan(X[:, 4])
