@@ -43,7 +43,7 @@ def from_table(
         names: Names of the columns, if they have any.
 
     Raises:
-        ConfigError: Something else, a column that is not there, or no column.
+        ConfigError: Something else, a column that is not there or in two modalities, or no column.
     """
     if modalities is None:
         modalities = {"table": slice(None)}
@@ -53,9 +53,17 @@ def from_table(
             f"{modalities!r}. Only a dict of arrays needs no such map."
         )
     place = {name: i for i, name in enumerate(names)}
-    parts = {}
+    parts: dict[str, Part] = {}
+    owner: dict[int, str] = {}
     for name, wanted in modalities.items():
         steps = _steps(str(name), wanted, table.shape[1], place)
+        for column in sorted({column for step in steps for column in step}):
+            if column in owner:
+                raise ConfigError(
+                    f"Modalities {owner[column]!r} and {str(name)!r} both have column "
+                    f"{names[column] if names else column!r}: give each column to one of them."
+                )
+            owner[column] = str(name)
         first = tuple(names[i] for i in steps[0]) if names else ()
         view = "series" if len(steps) > 1 else "vector"
         parts[str(name)] = Part(view, table[:, np.array(steps)], first if len(steps) == 1 else ())
@@ -69,7 +77,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> dict[str, Part]:
         arrays: ``(N, width)`` vectors or ``(N, L, width)`` series, NaN where unknown.
 
     Raises:
-        SchemaError: Another shape, infinite values, or arrays of different length.
+        SchemaError: Another shape, infinite values, no row, or arrays of different length.
     """
     parts = {}
     for name, given in arrays.items():
@@ -89,6 +97,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> dict[str, Part]:
     lengths = {name: len(part.values) for name, part in parts.items()}
     if len(set(lengths.values())) != 1:
         raise SchemaError(f"Expected arrays of equally many rows, found {lengths or 'none'}.")
+    if 0 in lengths.values():
+        raise SchemaError(f"Expected arrays of one row or more, found {lengths}.")
     return parts
 
 
@@ -173,6 +183,12 @@ def _steps(name: str, wanted: Any, width: int, place: Mapping[str, int]) -> list
     """Positions of the columns of a modality, one list for each step."""
     if isinstance(wanted, slice):
         chosen: list[Any] = list(range(*wanted.indices(width)))
+        # Python would take what there is of a slice that reaches too far: a silent misreading
+        if any(bound is not None and abs(bound) > width for bound in (wanted.start, wanted.stop)):
+            raise ConfigError(
+                f"Modality {name!r}: {wanted!r} reaches beyond the {width} columns of the table. "
+                "Leave an end out to mean the last one."
+            )
     elif isinstance(wanted, str) or np.isscalar(wanted):
         chosen = [wanted]
     else:

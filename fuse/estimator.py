@@ -111,8 +111,8 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         modalities: By name the columns of the table: a slice, positions, names, or for a series a
-            list with the columns of each step. None is one modality of all columns; for a dict of
-            arrays it stays None.
+            list with the columns of each step; no column is in two of them. None is one modality
+            of all columns; for a dict of arrays it stays None.
         validation_fraction: Share of the groups that chooses the epoch, in (0, 1).
         device: auto, cpu, cuda or cuda:INDEX.
         options: The options of `cm2 fuse` that do not speak of a cache, by the same names, such as
@@ -399,7 +399,15 @@ def _hold_out(y: NDArray[np.float32], groups: Any, fraction: float, seed: int) -
         raise ConfigError(f"validation_fraction must lie between 0 and 1, found {fraction!r}.")
     if groups is not None and len(groups) != len(y):
         raise SchemaError(f"Expected as many groups as rows, {len(y)}; found {len(groups)}.")
-    names, index = np.unique(np.arange(len(y)) if groups is None else groups, return_inverse=True)
+    try:
+        given = np.arange(len(y)) if groups is None else groups
+        names, index = np.unique(given, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(group).__name__ for group in groups})
+        raise SchemaError(
+            "Expected a group for every row, all numbers or all text; found "
+            f"{' and '.join(kinds)}. Give a row of which no patient is known a group of its own."
+        ) from None
     event = np.zeros(len(names), bool)
     np.logical_or.at(event, index, y.any(1))
     chosen = np.zeros(len(names), bool)

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import cm2
 from cm2 import CM2Classifier
 from cm2.errors import ConfigError, IntegrityError
+from cm2.fuse.columns import from_table
 from cm2.fuse.config import FuseConfig
 
 SMALL: dict[str, Any] = {
@@ -368,6 +369,9 @@ def test_several_labels_are_predicted_at_once() -> None:
     [
         ({"modalities": {"left": slice(0, 0)}}, "expected columns"),
         ({"modalities": {"left": [0, 9]}}, "no column 9"),
+        ({"modalities": {"left": slice(0, 4), "right": slice(4, 40)}}, "reaches beyond the 7"),
+        ({"modalities": {"left": slice(-8, None)}}, "reaches beyond the 7"),
+        ({"modalities": {"left": slice(0, 5), "right": [4, 5]}}, "'left' and 'right' .*column 4"),
         ({"modalities": ["left"]}, "maps names"),
         ({"validation_fraction": 1.0}, "between 0 and 1"),
         ({"K": 0}, "K = 0"),
@@ -379,6 +383,29 @@ def test_what_cannot_be_meant_is_a_value_error(change: dict[str, Any], text: str
     X, y = two_modalities(40)
     with pytest.raises(ValueError, match=text):
         CM2Classifier(**{"modalities": TWO, **SMALL, **change}).fit(X, y)
+
+
+def test_slices_mean_what_python_means_within_the_table() -> None:
+    X, _ = two_modalities(5)
+    for wanted, columns in (
+        (slice(-3, None), [4, 5, 6]),
+        (slice(None, -4), [0, 1, 2]),
+        (slice(5, 7), [5, 6]),
+        (slice(6, None, -3), [6, 3, 0]),
+    ):
+        found = from_table(X.astype(np.float32), {"one": wanted})["one"].values[:, 0]
+        np.testing.assert_array_equal(found, X[:, columns].astype(np.float32))
+
+
+def test_arrays_without_a_row_and_rows_without_a_group_are_refused() -> None:
+    X, y = two_modalities(40, absent=0.0)
+    arrays = {"left": X[:, :4], "right": X[:, 4:]}
+    model = CM2Classifier(**{**QUICK, "epochs": 1}).fit(arrays, y)
+    with pytest.raises(ValueError, match="one row or more"):
+        model.predict({"left": X[:0, :4]})
+    groups = [None if i < 4 else f"p{i}" for i in range(40)]
+    with pytest.raises(ValueError, match=r"NoneType and str.*group of its own"):
+        model.fit(arrays, y, groups=groups)
 
 
 def test_rows_and_modalities_without_values_are_named() -> None:
