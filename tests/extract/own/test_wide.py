@@ -46,9 +46,7 @@ def test_two_rows_of_one_stay_are_refused_with_the_way_out(folder: Path, run: Ex
         run("lab=t.csv")
 
 
-def test_strangers_are_refused_with_an_id_of_both_sides(
-    folder: Path, run: Extract
-) -> None:
+def test_strangers_are_refused_with_an_id_of_both_sides(folder: Path, run: Extract) -> None:
     (folder / "t.csv").write_text("stay_id,pulse\nS007,80\nS008,81\n")
     with pytest.raises(DataError, match=r"t\.csv: .*stay_id is 100, that of the file 'S007'"):
         run("lab=t.csv")
