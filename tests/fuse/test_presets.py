@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cm2.errors import ConfigError
-from cm2.fuse.config import FuseConfig
+from cm2.fuse.config import MODELS, FuseConfig
 from cm2.fuse.presets import presets, resolve, weights
 from cm2.fuse.published import Published
 
@@ -113,3 +113,11 @@ def test_the_table_of_a_method_in_a_file_holds_its_name_and_options(tmp_path: Pa
         shown["options"]
         == FuseConfig.of({"model": "mmtm", "options": {"gate_scale": 2}}).options.model_dump()
     )
+
+
+def test_of_the_published_loops_that_of_mmtm_alone_trains_before_it_validates() -> None:
+    published = [name for name in MODELS if "reference" in presets(name)]
+    configs = [FuseConfig.of({"model": name, "preset": "reference"}) for name in published]
+    assert len(configs) > 4
+    late = [config.model for config in configs if not config.published.validate_first]
+    assert late == ["mmtm"]
