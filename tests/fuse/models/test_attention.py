@@ -72,7 +72,8 @@ def test_positions_are_distinct_and_do_not_depend_on_the_length() -> None:
 @pytest.mark.parametrize("fusion", ["lstm", "concat", "transformer"])
 def test_a_head_ignores_what_it_does_not_read(fusion: str) -> None:
     torch.manual_seed(0)
-    head = make_head(FuseConfig.of({"hidden": 6, "fusion_hidden": 8, "fusion": fusion}), 3, 2)
+    widths = {"hidden": 6, "fusion_hidden": 8, "copula_dim": 4}
+    head = make_head(FuseConfig.of({**widths, "fusion": fusion}), 3, 2)
     tokens, read = torch.randn(5, 3, 6), torch.rand(5, 3) < 0.5
     other = torch.where(read.unsqueeze(-1), tokens, 50.0)
     zero = torch.zeros(())
