@@ -277,11 +277,13 @@ def load(
         from .withhold import withheld
 
         others = {name: stays[rows] for name, stays in {**required, **beside}.items()}
-        known = [*views, *_beside(cache, cohort, config)]
         has = withheld(
             config,
             {**dict(zip(modality_names(config), has.T, strict=True)), **others},
-            {part.name: (part.values[rows], part.mask[rows]) for part in known},
+            {
+                part.name: (_values(part, rows), part.mask[rows])
+                for part in _telling(cache, cohort, config, views)
+            },
             y.numpy(),
             columns["split"],
             keys,
@@ -358,9 +360,12 @@ def _parted(texts: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         yield name, space or None
 
 
-def _beside(cache: Path, cohort: Cohort, config: FuseConfig) -> Iterator[ModalityView]:
-    """Modalities that are not read, where their values tell who is withheld one that is."""
+def _telling(
+    cache: Path, cohort: Cohort, config: FuseConfig, views: Sequence[ModalityView]
+) -> Iterator[ModalityView]:
+    """Modalities whose values tell from whom one is withheld, by severity: all, read or not."""
     if any(Drop.parse(text).by == "severity" for text in (*config.drop, *config.drop_train)):
+        yield from views
         for name, space in _parted((*config.require, *config.beside)):
             yield view(cache, cohort, name, space)
 

@@ -39,19 +39,8 @@ from .training.loop import reproducible, train
 from .training.state import InMemory
 
 OF_A_CACHE = (
-    *(
-        "task",
-        "cohort",
-        "modalities",
-        "rows",
-        "require",
-        "beside",
-        "drop",
-        "drop_train",
-        "folds",
-        "fold",
-    ),
-    *("mode", *STREAM_ONLY),
+    *("task", "cohort", "modalities", "rows", "require", "beside", "drop", "drop_train"),
+    *("folds", "fold", "mode", *STREAM_ONLY),
 )
 """Fields of FuseConfig that say which stays of a cache are read: here they are handed in."""
 

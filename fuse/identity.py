@@ -155,9 +155,8 @@ class Inputs:
             record["labels"] = cohort.labels[config.task]
         return Identity(config, record, spaces, cohort, starts)
 
-    def records(self, config: FuseConfig) -> dict[str, dict[str, Any]]:
+    def records(self, config: FuseConfig, cohort: Cohort) -> dict[str, dict[str, Any]]:
         """Space, content and links of each modality of a resolved configuration, as it is now."""
-        cohort = self._cohorts.setdefault(config.cohort, Cohort.open(self.cache, config.cohort))
         stream = config.mode == "stream"
         parts = [self._modality(cohort, text, stream) for text in config.modalities]
         parts += [self._modality(cohort, text, False) for text in (*config.require, *config.beside)]

@@ -186,7 +186,7 @@ def _source(run: RunDir, cache: Path, cohort: Cohort) -> str:
     trained = run.info["fingerprints"]
     if cohort.fingerprint != trained["cohort"]:
         return cohort.fingerprint
-    now = Inputs(cache).records(run.config)
+    now = Inputs(cache).records(run.config, cohort)
     altered = [name for name in now if now[name] != trained["modalities"].get(name)]
     if not altered:
         return ""

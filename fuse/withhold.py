@@ -38,8 +38,7 @@ def withheld(
     Args:
         config: Its `drop` acts on all splits, its `drop_train` on train and val.
         has: Which stays have a modality, ``(N,)``: those that the run reads, and those beside.
-        values: By modality values ``(N, L, D)`` and mask ``(N, L)``; those of modalities that are
-            not read are needed by severity alone.
+        values: By modality values ``(N, L, D)`` and mask ``(N, L)``; needed by severity alone.
         y: Targets, ``(N, C)``; NaN where unknown.
         split: Split of each stay.
         keys: Keys of the stays.

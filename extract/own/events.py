@@ -98,6 +98,7 @@ def plan(
     cells = placed.cells
     texts = dict(stays.select("_row", "_id").iter_rows())
     ids = [texts[row] for row in order.tolist()]
+    present = set(ids)
     reasons = {  # of a stay with several the last one counts
         **dict.fromkeys(timeless["_id"], rows.NO_TIME),
         **dict.fromkeys(early["_id"], rows.BEFORE_ENTRY),
@@ -118,7 +119,7 @@ def plan(
             },
             **{int(i): rows.NOT_A_TIME for i in np.flatnonzero(np.isin(order, sorted(unread)))},
         },
-        absent={stay: reason for stay, reason in reasons.items() if stay not in set(ids)},
+        absent={stay: reason for stay, reason in reasons.items() if stay not in present},
         ignored=total - frame.height,
         unused={
             rows.AFTER_PREDICTION: late.height,

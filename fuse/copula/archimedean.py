@@ -191,13 +191,14 @@ def _search(conditional: Conditional, goal: Tensor) -> Tensor:
     high = torch.full_like(goal, EDGE)
     low, aim = -high, torch.asinh(goal)
     place = aim.clamp(-EDGE, EDGE)
-    if not readable(value(place)):
+    found = value(place)
+    if not readable(found):
         return _bisect(value, goal)
     at_low, at_high = low - aim, high - aim  # of a straight line; only their sign is sure
     before: Tensor | None = None
     settled = torch.zeros_like(goal, dtype=torch.bool)
     for _ in range(SECANTS):
-        off = torch.asinh(value(place)) - aim
+        off = torch.asinh(found) - aim
         above = off > 0
         # An end that stays weighs less, or it would stay for ever.
         less = 1.0 - off / torch.where(above, at_high, at_low)
@@ -213,6 +214,7 @@ def _search(conditional: Conditional, goal: Tensor) -> Tensor:
         settled = settled | close
         if settled.all():
             return place
+        found = value(place)
     return torch.where(settled, place, _bisect(value, goal))
 
 

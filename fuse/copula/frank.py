@@ -72,8 +72,7 @@ class Frank(Archimedean):
             return _pair_log_density(log_u, log_sf, theta)
         n = available.sum(-1)
         theta = _positive(theta)
-        _, _, log_minus_log_q = _shares(log_u, log_sf, theta.unsqueeze(-1))
-        log_x, log1m_x = _log_x(log_minus_log_q, available, theta)
+        log_x, log1m_x = _given_x((log_u, log_sf), available, theta)
         u_sum = torch.where(available, torch.exp(log_u), 0.0).sum(-1)
         powers = torch.exp(_orders(log_u.shape[-1], log_x) * log_x.unsqueeze(-1))
         polynomial = (_eulerian(log_u.shape[-1], n - 1, log_x) * powers).sum(-1)
@@ -90,8 +89,8 @@ class Frank(Archimedean):
         theta = params["theta"].to(log_u.dtype)
         M = log_u.shape[-1]
         positive_theta = torch.where(theta > 0, theta, 1.0) if M == 2 else _positive(theta)
-        _, _, log_minus_log_q = _shares(log_u, log_sf, positive_theta.unsqueeze(-1))
-        log_x, log1m_x = _log_x(log_minus_log_q, torch.ones_like(log_u) > 0, positive_theta)
+        every = torch.ones_like(log_u) > 0
+        log_x, log1m_x = _given_x((log_u, log_sf), every, positive_theta)
         positive = log_neg_log(log1m_x, log_x) - torch.log(positive_theta)
         if M > 2:
             return positive
