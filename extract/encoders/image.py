@@ -146,14 +146,18 @@ class ImageEncoder:
         import torch
 
         device = resolve_device(self._device)
+        layout = torch.channels_last
         if self._known is None:
             network, width = vision.load(self.weights)
+            return network.to(device).to(memory_format=layout), width, device
+        known = NETWORKS[self._known]
+        body = networks.body(self._known, self._network)
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        if device.type == "cpu" and networks.can_block(self._known, kind):
+            body = networks.blocked(body, kind)
         else:
-            known = NETWORKS[self._known]
-            body = networks.body(self._known, self._network)
-            network, width = networks.headless(body, tokens=known.tokens), known.width
-        network = network.to(device)
-        return network.to(memory_format=torch.channels_last), width, device
+            body = body.to(device).to(memory_format=layout)
+        return networks.headless(body, tokens=known.tokens), known.width, device
 
     def encode(self, films: np.ndarray, level: str = "pooled") -> np.ndarray:
         """Encode grey images.

@@ -22,19 +22,22 @@ class Known:
         width: Length of its features.
         head: Name of its classifier.
         tokens: Whether it is a transformer, with a class token before those of the places.
+        blocked: Whether oneDNN has all its operations, so that images can stay in the layout of
+            its products from layer to layer.
     """
 
     width: int
     head: str
     tokens: bool = False
+    blocked: bool = False
 
 
 NETWORKS: Mapping[str, Known] = {
-    "resnet34": Known(512, "fc"),
-    "resnet18": Known(512, "fc"),
-    "resnet50": Known(2048, "fc"),
+    "resnet34": Known(512, "fc", blocked=True),
+    "resnet18": Known(512, "fc", blocked=True),
+    "resnet50": Known(2048, "fc", blocked=True),
     "densenet121": Known(1024, "classifier"),
-    "resnet8": Known(64, "fc"),
+    "resnet8": Known(64, "fc", blocked=True),
     "resnet8_gn": Known(64, "fc"),
     "resnet18_gn": Known(512, "fc"),
     "resnet34_gn": Known(512, "fc"),
@@ -162,6 +165,46 @@ def headless(body: nn.Module, *, tokens: bool) -> nn.Module:
     return Headless().eval()
 
 
+def can_block(name: str, kind: torch.dtype) -> bool:
+    """Whether this processor can run a network of `NETWORKS` as `blocked` does."""
+    import torch
+
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if there and kind == torch.bfloat16:
+        there = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return there and NETWORKS[name].blocked
+
+
+def blocked(body: nn.Module, kind: torch.dtype) -> nn.Module:
+    """Return the network with its images in the layout of oneDNN from layer to layer.
+
+    As fast as channels last in float32, and its sums are those of the network as it comes; faster
+    and closer to float32 than autocast in bfloat16.
+
+    Args:
+        body: What `body` returns, of a network that `can_block` names; its weights are replaced.
+        kind: float32 or bfloat16.
+    """
+    import torch
+    from torch import nn
+
+    for layer in body.modules():
+        for name, weight in list(layer.named_parameters(recurse=False)):
+            packed = nn.Parameter(weight.detach().to_mkldnn(kind), requires_grad=False)
+            setattr(layer, name, packed)
+
+    class Blocked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.body(images.to_mkldnn(kind))
+            return out.to_dense(torch.float32)
+
+    return Blocked()
+
+
 def _tokens(network: Any) -> nn.Module:
     import torch
     from torch import nn
@@ -205,4 +248,4 @@ def fold(network: nn.Module) -> nn.Module:
     return traced
 
 
-__all__ = ["NETWORKS", "Known", "body", "build", "fold", "headless"]
+__all__ = ["NETWORKS", "Known", "blocked", "body", "build", "can_block", "fold", "headless"]

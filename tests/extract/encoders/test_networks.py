@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from cm2.extract.encoders import ENCODED
 from cm2.extract.encoders.image import MEAN, STD, ImageEncoder
-from cm2.extract.encoders.networks import NETWORKS, build, fold
+from cm2.extract.encoders.networks import NETWORKS, blocked, body, build, can_block, fold, headless
 from cm2.extract.encoders.weights import Weights
 
 LAST = {"resnet8": "layer3", "resnet": "layer4", "densenet": "features.norm5", "vit": "encoder.ln"}
@@ -88,6 +88,36 @@ def test_folding_leaves_no_norm_behind_a_convolution_and_the_original_alone() ->
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1  # the second follows no convolution
     assert isinstance(network[1], nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if can_block(name, torch.float32)])
+def test_in_the_layout_of_onednn_a_network_gives_its_own_features_and_keeps_its_weights(
+    name: str,
+) -> None:
+    network = build(name, 0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network.double()(images.double()).flatten(1)
+        found = headless(blocked(body(name, network.float()), torch.float32), tokens=False)(images)
+    assert (found[0] - expected).abs().max() < 3e-6 * expected.abs().max()
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_bf16_in_the_layout_of_onednn_is_no_further_off_than_autocast(films: np.ndarray) -> None:
+    if not can_block("resnet18", torch.bfloat16):
+        pytest.skip("this processor has no bf16 in oneDNN")
+    exact, rounded = (
+        ImageEncoder("resnet18", Weights("cxr", seed=0), precision=precision).encode(films)
+        for precision in ("fp32", "bf16")
+    )
+    network = headless(body("resnet18", build("resnet18", 0)), tokens=False)
+    grey = torch.from_numpy(films).unsqueeze(1).float() / 255
+    batch = (grey - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        autocast = network(batch)[0].float().numpy()
+    assert 0 < np.abs(rounded - exact).max() <= 1.2 * np.abs(autocast - exact).max()
 
 
 def test_bf16_is_close_and_its_difference_is_what_is_told(films: np.ndarray) -> None:
