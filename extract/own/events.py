@@ -38,7 +38,8 @@ def plan(
 
     Every variable becomes three columns: its value, carried forward from the last step that has
     one; `known:`, 0 before its first measurement; and `measured:`, 1 in steps of its own. Of
-    several values at one time the largest counts. Rows before the entry are not used.
+    several values at one time the largest counts. Rows before the entry, where the series begins,
+    are not used; images, texts and rows of wide tables from before it are.
 
     Args:
         spec: The file.

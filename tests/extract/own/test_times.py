@@ -196,6 +196,25 @@ def test_a_file_that_has_nothing_for_any_stay_is_an_error_with_the_reasons(
         run("x=e.csv")
 
 
+def test_only_a_series_begins_at_the_entry_earlier_texts_images_and_tables_are_used(
+    folder: Path, run: Extract, look: View
+) -> None:
+    events(folder, "100,-3", "100,1", time="hours")
+    run("x=e.csv")
+    assert column(look("x"), "a")[0].max() == 2
+    assert column(look("x"), "measured:a")[0].sum() == 1
+    (folder / "t.csv").write_text("stay_id,hours,text\n100,1,fever\n100,-3,pain\n")
+    run("note=t.csv", encoder=["note=tinybert"], weights=["random:0"])
+    assert look("note").mask[0].sum() == 2
+    (folder / "w.csv").write_text("stay_id,hours,x\n100,-3,5\n")
+    run("lab=w.csv")
+    assert column(look("lab"), "x")[0].tolist() == [5]
+    Image.linear_gradient("L").save(folder / "a.png")
+    (folder / "f.csv").write_text("stay_id,hours,path\n100,-3,a.png\n")
+    result = run("film=f.csv", level="pixels", side=64).modalities[0]
+    assert (result.stays, result.timing) == (1, "checked: nothing after 48 h")
+
+
 def test_times_that_are_no_numbers_of_hours_are_refused(folder: Path, run: Extract) -> None:
     table = {"stay_id": [100], "hours": [datetime.date(2150, 1, 1)], "variable": ["a"]}
     pl.DataFrame({**table, "value": [1.0]}).write_parquet(folder / "e.parquet")
