@@ -152,7 +152,7 @@ def encoder_of(
     Raises:
         ConfigError: Neither is named.
     """
-    word = config.encoder_of(spec.name) or spec.encoder
+    word = config.encoder_of(spec.name) or _of_table(spec, config)
     if word is None and config.weights:
         weights = choose(config.weights, spec.name, encoded, synthetic=False)
         if weights.of_run:
@@ -170,6 +170,14 @@ def encoder_of(
         weights = Weights(spec.name, path=Path(word).expanduser())
         return default, weights
     return word, choose(config.weights, spec.name, encoded, synthetic=False)
+
+
+def _of_table(spec: OwnFile, config: ExtractConfig) -> str | None:
+    """The encoder that the TOML table names; a path counts from the TOML file."""
+    if spec.encoder is None or config.config is None:
+        return spec.encoder
+    path = config.config.parent / Path(spec.encoder).expanduser()
+    return str(path) if path.exists() else spec.encoder
 
 
 __all__ = ["Listed", "Timed", "absent", "encoder_of", "item_id", "read", "stamp_of"]

@@ -166,6 +166,8 @@ class OwnRoute:
         """
         given = [("--encoder", word) for word in self.config.encoder]
         given += [("--weights", word) for word in self.config.weights]
+        tables = self.files.items()
+        given += [("the key encoder", f"{n}={f.encoder}") for n, f in tables if f.encoder]
         for option, word in given:
             name, equals, value = word.partition("=")
             if not equals or name not in self.files:
@@ -176,7 +178,7 @@ class OwnRoute:
             takes_weights = kind in _ITEMS_PER_SECOND or (
                 kind in ("arrays", "events") and is_run(Path(value).expanduser())
             )
-            if not (takes_encoder if option == "--encoder" else takes_weights):
+            if not (takes_weights if option == "--weights" else takes_encoder):
                 raise ConfigError(
                     f"{option} {word}: expected a file with the column {spec.text!r} or "
                     f"{spec.path!r}, found that {spec.file} has neither for it: it is read as "
