@@ -23,6 +23,7 @@ from .identity import Inputs
 from .methods.own import load_again
 from .models import model_class
 from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
+from .other_space import refuse_other_spaces
 from .precision import precision
 from .random import key
 from .rundir import BEST, RunDir
@@ -158,6 +159,7 @@ def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
     if split not in SPLITS:
         raise ConfigError(unknown("split", split, SPLITS))
     model, targets, subjects = load_model(run)
+    refuse_other_spaces(run, model.specs, cache)
     cohort = Cohort.open(cache, run.config.cohort)
     data = load(cache, run.config, cohort, targets)
     rows = data.rows(split, labelled=False)
