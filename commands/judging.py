@@ -230,13 +230,15 @@ def ls(
     folder: Annotated[
         Path,
         typer.Argument(
-            envvar="CM2_CACHE", help="A cache, or a folder that holds runs.", metavar="DIR"
+            envvar="CM2_CACHE",
+            help="A cache, a folder that holds runs or sweeps, or a sweep, for its runs.",
+            metavar="DIR",
         ),
     ] = Path("cm2-cache"),
     task: Annotated[str, typer.Option(help="Only runs of this task.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List runs and groups of runs with their state and metrics, the latest last."""
+    """List runs, groups of runs and sweeps with their state and metrics, the latest last."""
     from ..fuse.listing import list_runs
 
     rows = list_runs(folder, task)

@@ -1,11 +1,11 @@
-"""What was trained: one line for each run and each group of runs below a folder.
+"""What was trained: one line for each run, group of runs and sweep below a folder.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,22 @@ from .group import RunGroup, is_group
 from .identity import modality_names
 from .methods import short
 from .rundir import CONFIG, INFO, RunDir
+from .sweep.book import SweepDir, is_sweep
+from .sweep.index import ranking, rows
 
 
 def list_runs(folder: Path, task: str = "") -> list[dict[str, Any]]:
-    """List the runs and groups of a cache or of any folder, the latest last.
+    """List the runs, groups and sweeps of a cache or of any folder, the latest last.
 
     Args:
-        folder: A cache, or a folder that holds runs directly.
+        folder: A cache, a folder that holds runs or sweeps directly, or a sweep, for its runs.
         task: Only runs of this task; empty lists all.
 
     Returns:
-        Rows of name, kind (`run`, or `seeds` or `folds` with their number), state (`finished`,
-        `unfinished`, `damaged`, or `unreadable` by this version), model, task, modalities,
-        val_auroc, test_auroc (value, low, high; None where not judged), looks at the test stays,
-        started, and detail.
+        Rows of name, kind (`run`, or `seeds`, `folds` or a sweep with their number), state
+        (`finished`, `unfinished`, `damaged`, or `unreadable` by this version), model, task,
+        modalities, val_auroc (of a sweep that of its best setting), test_auroc (value, low, high;
+        None where not judged), looks at the test stays, started, and detail.
 
     Raises:
         DataError: There is no such folder, or it holds no run.
@@ -36,19 +38,22 @@ def list_runs(folder: Path, task: str = "") -> list[dict[str, Any]]:
     place = folder / RUNS if (folder / RUNS).is_dir() else folder
     if not place.is_dir():
         raise DataError(f"{folder} is no folder. Name a cache, or a folder that holds runs.")
-    rows = [_row(path) for path in _found(place)]
-    if not rows:
+    lines = [_row(path) for path in _found(place)]
+    if not lines:
         raise DataError(
             f"{place} holds no run. `cm2 fuse --cache {folder}` trains one; name a cache, or a "
             "folder that holds runs."
         )
-    kept = [row for row in rows if task in ("", row["task"])]
+    kept = [row for row in lines if task in ("", row["task"])]
     return sorted(kept, key=lambda row: (str(row["started"] or ""), row["name"]))
 
 
 def _found(place: Path) -> Iterator[Path]:
-    for path in sorted(place.iterdir()):
-        if (path / CONFIG).is_file() or is_group(path):
+    paths = sorted(place.iterdir())
+    if is_sweep(place):  # it refers to runs that lie elsewhere
+        paths = [member.run.path for member in SweepDir.open(place).roll().members]
+    for path in paths:
+        if (path / CONFIG).is_file() or is_group(path) or is_sweep(path):
             yield path
 
 
@@ -58,6 +63,8 @@ def _row(path: Path) -> dict[str, Any]:
     )
     row = {"name": path.name, **row, "started": None, "detail": ""}
     try:
+        if is_sweep(path):
+            return row | _sweep(SweepDir.open(path))
         return row | (_group(path) if is_group(path) else _run(RunDir.open(path)))
     except CM2Error as error:
         state = "damaged" if isinstance(error, IntegrityError) else "unreadable"
@@ -104,6 +111,32 @@ def _group(path: Path) -> dict[str, Any]:
         "started": max(str(m["started"] or "") for m in members) or None,
         "detail": detail,
     }
+
+
+def _sweep(sweep: SweepDir) -> dict[str, Any]:
+    roll = sweep.roll()
+    found = rows(sweep, roll)
+    given_up = sweep.given_up()
+    ended = [r["status"] in ("finished", "failed") or r["run"] in given_up for r in found]
+    best = next((one for one in ranking(found) if one.complete), None)
+    ranked = best is not None and all(r["val_auroc"] is not None for r in found if r["epochs"])
+    begun = [member.run for member in roll.members if member.run.path.joinpath(INFO).is_file()]
+    configs = [run.config for run in begun]
+    return {
+        "kind": f"sweep of {len(found)}",
+        "state": "finished" if all(ended) else "unfinished",
+        "model": _each(short(config.model) for config in configs),
+        "task": _each(config.task for config in configs),
+        "modalities": _each("+".join(modality_names(config)) for config in configs),
+        "val_auroc": {"value": best.score} if best is not None and ranked else None,
+        "started": max((str(run.info.get("started") or "") for run in begun), default="") or None,
+        "detail": f"{len(roll.values)} settings; cm2 compare {sweep.path}",
+    }
+
+
+def _each(words: Iterable[str]) -> str:
+    """Every word once, in the order of their first place."""
+    return ", ".join(dict.fromkeys(words))
 
 
 __all__ = ["list_runs"]

@@ -8,8 +8,10 @@ from cm2.cache import atomic
 from cm2.errors import DataError
 from cm2.fuse.group import RunGroup
 from cm2.fuse.listing import list_runs
+from cm2.fuse.sweep.book import SweepDir
 
 from .evaluation.conftest import write_run
+from .sweep.test_report import make_sweep
 
 
 def test_runs_of_a_cache_are_listed_with_state_metrics_and_looks(tmp_path: Path) -> None:
@@ -55,6 +57,25 @@ def test_a_run_whose_options_another_version_took_is_unreadable_not_damaged(tmp_
     options = {**run.record["config"], "long_gone": 1}
     atomic.write_json(run.path / "config.json", {"config": options})
     assert [row["state"] for row in list_runs(tmp_path)] == ["unreadable"]
+
+
+def test_sweeps_are_lines_of_their_own_and_name_the_command_that_reads_them(tmp_path: Path) -> None:
+    made = make_sweep(tmp_path)
+    sweep = SweepDir.claim(
+        tmp_path / "sweeps" / "one", made.identity, {"spec": made.record["spec"]}
+    )
+    sweep.write_roll(made.roll())
+    (line,) = list_runs(tmp_path / "sweeps", "ihm")
+    assert (line["name"], line["kind"], line["state"]) == ("one", "sweep of 30", "finished")
+    assert line["val_auroc"]["value"] == pytest.approx(0.7505)
+    assert line["detail"] == f"15 settings; cm2 compare {sweep.path}"
+    made.roll().members[3].run.update(status="training")
+    assert list_runs(tmp_path / "sweeps")[0]["state"] == "unfinished"
+
+
+def test_a_sweep_lists_its_runs_wherever_they_lie(tmp_path: Path) -> None:
+    names = [row["name"] for row in list_runs(make_sweep(tmp_path).path)]
+    assert (len(names), names[1]) == (30, "run-0-1")
 
 
 @pytest.mark.parametrize("there", [True, False])
