@@ -31,8 +31,8 @@ from cm2.fuse.training.course import make_optimizer
 
 SPECS = (
     ModalitySpec("ehr", "series", 76),
-    ModalitySpec("cxr", "vector", 512),
-    ModalitySpec("report", "vector", 312),
+    ModalitySpec("cxr", "vector", 512, null=torch.zeros(1, 512)),
+    ModalitySpec("report", "vector", 312, null=torch.zeros(4, 312)),
 )
 LENGTHS = {"ehr": 24, "cxr": 1, "report": 4}
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}

@@ -223,7 +223,8 @@ def _blank(store: Store) -> str:
                 if store.space.view == "pixels"
                 else ": its vectors were not encoded by cm2"
             )
-            + f". Choose zero, mean or learned for what is absent, or leave {name} out."
+            + ". Choose zero, mean or learned (skip with mmtm and daft) for what is absent, or "
+            f"leave {name} out."
         )
     return digest
 

@@ -51,7 +51,7 @@ class DAFTOptions(Options):
         | {
             "lr": 6.493e-5,
             "scheduler": "none",  # made, and never stepped
-            "options": {"scale_from": "zero", "bottleneck": 75},
+            "options": {"scale_from": "zero", "bottleneck": 75, "missing": "blank"},
         },
         "original": {"options": {"modulated": "map", "scale_from": "zero"}},
     }

@@ -51,7 +51,7 @@ class MMTMOptions(Options):
             "lr": 4.355e-5,
             "scheduler": "none",  # made, and never stepped
             "published": {"validation_in_normaliser": True},  # its loop alone trains first
-            "options": {"pairing": "pairwise", "crossed_steps": True},
+            "options": {"pairing": "pairwise", "crossed_steps": True, "missing": "blank"},
         },
         "original": {
             "lr": 1e-4,

@@ -39,7 +39,7 @@ class Blanks(nn.Module):
                 raise ConfigError(
                     f"What an encoder makes of an empty input is not known of {spec.name!r}: it is "
                     "stored beside vectors that cm2 encoded itself. Let zero, mean or learned "
-                    "stand in for what is absent, not blank."
+                    "(skip with mmtm and daft) stand in for what is absent, not blank."
                 )
             self.register_buffer(f"null_{m}", spec.null.clone())
 

@@ -121,3 +121,12 @@ def test_of_the_published_loops_that_of_mmtm_alone_trains_before_it_validates() 
     assert len(configs) > 4
     late = [config.model for config in configs if not config.published.validate_first]
     assert late == ["mmtm"]
+
+
+@pytest.mark.parametrize("model", ["mmtm", "daft"])
+def test_where_the_published_code_feeds_an_empty_image_the_reference_does_too(model: str) -> None:
+    published = FuseConfig.of({"model": model, "preset": "reference"})
+    assert published.reads_blank
+    assert not FuseConfig.of({"model": model}).reads_blank
+    given = {"model": model, "preset": "reference", "options": {"missing": "skip"}}
+    assert not FuseConfig.of(given).reads_blank

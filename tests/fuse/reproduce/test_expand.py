@@ -182,14 +182,23 @@ def test_the_names_are_the_tables_and_figures_of_the_contract() -> None:
 
 
 def test_a_preset_of_a_method_is_a_line_of_its_own(iv: Path, asking: Asking) -> None:
-    (room,) = methods(iv, asking, methods=("mmtm", "mmtm:reference", "flexmoe:original")).rooms
+    (room,) = methods(
+        iv, asking, methods=("medfuse", "medfuse:reference", "flexmoe:original")
+    ).rooms
     plain, published, other = (line(room, key) for key in keys(room)[:3])
-    assert plain.options.model_dump()["crossed_steps"] is False
-    assert published.options.model_dump()["crossed_steps"] is True
-    assert published.lr == 4.355e-5
+    assert plain.options.model_dump()["two_tokens"] is False
+    assert published.options.model_dump()["two_tokens"] is True
+    assert published.lr == 9.382e-5
     assert (published.epochs, other.epochs) == (1, 1)  # what is given wins over a preset
     assert other.options.model_dump()["tokens"] == 16
-    assert room.entries[1].line.title == "MMTM, preset reference"
+    assert room.entries[1].line.title == "MedFuse, preset reference"
+
+
+def test_a_preset_that_reads_empty_inputs_is_left_out_where_the_stores_have_none(
+    iv: Path, asking: Asking
+) -> None:
+    found = methods(iv, asking, methods=("concat", "mmtm:reference"))
+    assert any("MMTM, preset reference is left out" in text for text in found.skipped)
 
 
 def test_an_unknown_preset_is_named_as_left_out(iv: Path, asking: Asking) -> None:
