@@ -19,6 +19,8 @@ Every message says what was expected, what was found, and what to do next.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -89,6 +91,25 @@ class Interrupted(CM2Error):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like another, whatever its case; None if none is alike."""
+    plain = {word.casefold(): word for word in known}
+    found = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.5)
+    return plain[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], within: str = "") -> str:
+    """The sentence of a message about an unknown name that names the nearest one, or nothing.
+
+    Args:
+        name: What was found.
+        known: What is offered.
+        within: Stands before the name, such as `published.`.
+    """
+    near = nearest(name, known)
+    return "" if near is None else f" Did you mean {within + near!r}?"
+
+
 __all__ = [
     "BusyError",
     "CM2Error",
@@ -101,4 +122,6 @@ __all__ = [
     "ResourceError",
     "SchemaError",
     "UnsupportedError",
+    "did_you_mean",
+    "nearest",
 ]

@@ -6,14 +6,13 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 from .settings import read_run, read_toml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -187,9 +186,10 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         option = flag(name) if len(path) < 2 else f"--set {name}"
         found = problem.get("input")
         if problem["type"] == "extra_forbidden":
-            near = get_close_matches(path[-1], owner.model_fields, n=1)
-            hint = f"; did you mean {'.'.join((*path[:-1], near[0]))}?" if near else ""
-            lines.append(f"Unknown option {name}{hint}")
+            within = "".join(f"{part}." for part in path[:-1])
+            lines.append(
+                f"Unknown option {name}.{did_you_mean(path[-1], owner.model_fields, within)}"
+            )
         elif problem["type"] == "method_options":
             lines.append(problem["msg"])
         elif problem["type"] == "missing":
@@ -197,9 +197,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         elif problem["type"] == "literal_error":
             choices = [c.strip("' ") for c in str(problem["ctx"]["expected"]).split(",")]
             choices = [c.strip("' ") for part in choices for c in part.split("' or '")]
-            near = get_close_matches(str(found), choices, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"{option} must be one of {', '.join(choices)}, found {found!r}{hint}")
+            hint = did_you_mean(str(found), choices)
+            lines.append(f"{option} must be one of {', '.join(choices)}, found {found!r}.{hint}")
         else:
             text = problem["msg"].removeprefix("Value error, ")
             where = f"{option}: " if name else ""

@@ -72,10 +72,10 @@ def test_every_command_explains_itself_without_importing_torch(command: str) -> 
     [
         (["extrakt"], 2, "Did you mean 'extract'"),
         (["extract", "--presett", "x"], 2, "--preset"),
-        (["extract", "--data", "x", "--preset", "refrence"], 2, "did you mean reference?"),
+        (["extract", "--data", "x", "--preset", "refrence"], 2, "Did you mean 'reference'?"),
         (["extract"], 2, "--data must be given"),
-        (["fuse", "--copula", "franc"], 2, "did you mean frank?"),
-        (["fuse", "--set", "lamda_cop=1"], 2, "did you mean lambda_cop?"),
+        (["fuse", "--copula", "franc"], 2, "Did you mean 'frank'?"),
+        (["fuse", "--set", "lamda_cop=1"], 2, "Did you mean 'lambda_cop'?"),
         (["sweep", "--grid", "copla=frank"], 2, "Did you mean 'copula'?"),
     ],
 )

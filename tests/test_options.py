@@ -45,10 +45,10 @@ def test_an_item_with_an_equals_sign_keeps_its_commas() -> None:
     ("values", "expected"),
     [
         ({}, "--data must be given"),
-        ({"data": "d", "copula": "franc"}, "did you mean frank?"),
+        ({"data": "d", "copula": "franc"}, "Did you mean 'frank'?"),
         ({"data": "d", "K": "0"}, "--K"),
         ({"data": "d", "limit": "many"}, "--limit"),
-        ({"data": "d", "lamda_cop": "1"}, "did you mean lambda_cop?"),
+        ({"data": "d", "lamda_cop": "1"}, "Did you mean 'lambda_cop'?"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(values: dict[str, object], expected: str) -> None:
@@ -102,8 +102,8 @@ def test_dotted_names_set_what_is_nested(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [
-        ("publshed.formulas=true", "did you mean published?"),
-        ("published.formula=true", "did you mean published.formulas?"),
+        ("publshed.formulas=true", "Did you mean 'published'?"),
+        ("published.formula=true", "Did you mean 'published.formulas'?"),
         ("published.formulas=maybe", "--set published.formulas: "),
         ("published=true", "--published: "),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ import polars as pl
 
 from ...cache.cohort import Cohort
 from ...cache.store import Space
-from ...errors import SchemaError
+from ...errors import SchemaError, did_you_mean
 from ..modalities.grid import Placed, forward, names, place
 from ..work import Plan
 from . import rows
@@ -167,16 +166,12 @@ def _variables(spec: OwnFile, table: pl.LazyFrame) -> tuple[list[str], str]:
 
 
 def _caution(spec: OwnFile, absent: Sequence[str], found: Sequence[str]) -> str:
-    hints = []
-    plain = {name.casefold(): name for name in found}
-    for name in absent:
-        near = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.5)
-        hints.append(f"{name!r}" + (f" (did you mean {plain[near[0]]!r}?)" if near else ""))
-    if not hints:
+    if not absent:
         return ""
+    hints = "".join(did_you_mean(name, found) for name in absent)
     return (
         f"{spec.name}: `keep` names variables that are not in the column {spec.variable!r} of "
-        f"{spec.file.name} and stay unknown for every stay: {', '.join(hints)}"
+        f"{spec.file.name} and stay unknown for every stay: {', '.join(map(repr, absent))}.{hints}"
     )
 
 

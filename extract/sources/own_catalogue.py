@@ -12,12 +12,11 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from ...cache.fingerprint import fingerprint
 from ...cache.space import HOURS
-from ...errors import DataError, SchemaError
+from ...errors import DataError, SchemaError, did_you_mean
 from .catalogue import Catalogue, Item, Variable, parts, published
 
 MOST_VARIABLES = 255
@@ -207,8 +206,7 @@ def _items(
             chosen.pop(key, None)
             continue
         if name not in place:
-            near = get_close_matches(name, place, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, place)
             raise SchemaError(
                 f"{at}: no variable is called {name!r}.{hint} Describe it with --variables FILE."
             )

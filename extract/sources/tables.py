@@ -7,7 +7,6 @@ folder `chartevents/`), each with the header; it reads the same either way.
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import hashlib
 import zlib
@@ -19,7 +18,7 @@ from typing import IO, Any, Literal, cast
 
 import polars as pl
 
-from ...errors import DataError, SchemaError
+from ...errors import DataError, SchemaError, nearest
 from .blocks import DAMAGE, Block, wanted_rows
 from .locate import ENDINGS, find, find_parts
 
@@ -116,8 +115,8 @@ class Table:
         lower = [name.lower() for name in self.header]
         missing = [column for column in columns if column not in lower]
         if missing:
-            near = difflib.get_close_matches(missing[0], lower, n=1, cutoff=0.5)
-            hint = f" Did you rename {self.header[lower.index(near[0])]}?" if near else ""
+            near = nearest(missing[0], self.header)
+            hint = f" Did you rename {near}?" if near else ""
             raise SchemaError(
                 f"{self.path}: expected the column{'s' if len(missing) > 1 else ''} "
                 f"{', '.join(missing)}; found {', '.join(self.header)}.{hint}"
@@ -202,8 +201,8 @@ def open_table(root: Path, name: str) -> Table:
     if not paths:
         present = [child.name for child in sorted(root.rglob("*.csv*"))[:200]]
         stem = name.rpartition("/")[2]
-        near = difflib.get_close_matches(stem, present, n=1, cutoff=0.4)
-        hint = f" The nearest name there is {near[0]}." if near else ""
+        near = nearest(stem, present)
+        hint = f" The nearest name there is {near}." if near else ""
         raise DataError(
             f"{root}: expected the table {name} (.csv or .csv.gz, any case), found none.{hint} "
             "Point --data at the folder that holds the tables of the release."

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ...errors import ConfigError
+from ...errors import ConfigError, did_you_mean
 from .clayton import Clayton
 from .family import Copula, Params
 from .frank import Frank
@@ -33,9 +31,8 @@ def get_copula(name: str) -> Copula:
         ConfigError: No such family; the message names the nearest one.
     """
     if name not in COPULAS:
-        near = difflib.get_close_matches(name, COPULAS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown copula {name!r}, expected one of {', '.join(COPULAS)}{hint}")
+        hint = did_you_mean(name, COPULAS)
+        raise ConfigError(f"unknown copula {name!r}, expected one of {', '.join(COPULAS)}.{hint}")
     return COPULAS[name]()
 
 

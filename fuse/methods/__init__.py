@@ -6,10 +6,9 @@ presets, what a preset violates) is a subclass of `Options`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from ...errors import ConfigError
+from ...errors import ConfigError, did_you_mean
 from .availability import AvailabilityOptions
 from .base import Method, NoHead, Options, Recorded
 from .cm2 import CM2Options
@@ -95,8 +94,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         known: What is offered.
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
 
 

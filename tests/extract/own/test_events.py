@@ -73,7 +73,7 @@ def test_a_kept_variable_that_the_file_has_not_is_a_warning_with_the_nearest_nam
 ) -> None:
     (folder / "e.csv").write_text("stay_id,hours,variable,value\n100,1,HR,80\n100,1,MAP,70\n")
     for keep, caution in (
-        (["HR", "map"], r"labs: `keep` .* e\.csv .*: 'map' \(did you mean 'MAP'\?\)$"),
+        (["HR", "map"], r"labs: `keep` .* e\.csv .*: 'map'\. Did you mean 'MAP'\?$"),
         (["HR", "MAP"], "^$"),
     ):
         (folder / "own.toml").write_text(f'[modality.labs]\nfile = "e.csv"\nkeep = {keep}\n')

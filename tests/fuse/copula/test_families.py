@@ -46,7 +46,7 @@ def test_registry_finds_families_and_names_the_nearest() -> None:
     assert FAMILIES == ["independence", "clayton", "frank", "gumbel", "gaussian", "student"]
     for name in FAMILIES:
         assert get_copula(name).name == name
-    with pytest.raises(ConfigError, match="did you mean 'gumbel'"):
+    with pytest.raises(ConfigError, match="Did you mean 'gumbel'"):
         get_copula("gumble")
 
 
