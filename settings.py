@@ -9,6 +9,9 @@ from typing import Any
 
 from .errors import ConfigError
 
+DEFAULT_CACHE = Path("cm2-cache")
+"""The cache of every command that neither --cache nor CM2_CACHE names."""
+
 
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file.
@@ -35,4 +38,4 @@ def read_run(folder: Path) -> dict[str, Any]:
     return config
 
 
-__all__ = ["read_run", "read_toml"]
+__all__ = ["DEFAULT_CACHE", "read_run", "read_toml"]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import interval, metric_table, outline, records
+from ..settings import DEFAULT_CACHE
 from .shared import (
     FilmsOption,
     JsonOption,
@@ -234,7 +235,7 @@ def ls(
             help="A cache, a folder that holds runs or sweeps, or a sweep, for its runs.",
             metavar="DIR",
         ),
-    ] = Path("cm2-cache"),
+    ] = DEFAULT_CACHE,
     task: Annotated[str, typer.Option(help="Only runs of this task.")] = "",
     as_json: JsonOption = False,
 ) -> None:

@@ -14,6 +14,7 @@ import typer
 from ..cache.layout import COHORTS
 from ..console import Bars, set_up_logging
 from ..progress import Stop
+from ..settings import DEFAULT_CACHE
 
 _level = 0
 
@@ -80,7 +81,7 @@ def cache_of(run: Path, named: Path | None) -> Path:
     if named is not None:
         return named
     around = run.resolve().parents
-    usual = Path(os.environ.get("CM2_CACHE") or "cm2-cache")
+    usual = Path(os.environ.get("CM2_CACHE") or DEFAULT_CACHE)
     return next((folder for folder in around if (folder / COHORTS).is_dir()), usual)
 
 

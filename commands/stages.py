@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..console import metric_table, records, table
+from ..settings import DEFAULT_CACHE
 from .shared import (
     CacheOption,
     DryRun,
@@ -62,7 +63,7 @@ def doctor(
     data: Annotated[
         Path | None, typer.Option(envvar="CM2_DATA", help="Folder of the raw data.", metavar="ROOT")
     ] = None,
-    cache: CacheOption = Path("cm2-cache"),
+    cache: CacheOption = DEFAULT_CACHE,
     verify: Annotated[bool, typer.Option(help="Check SHA256SUMS.txt of the data too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -314,7 +315,7 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         last = typer.Option("--final", help="Judge the test stays too; the look is counted.")
         show = typer.Option(help="Print the resolved configuration, and stop.")
         own = [
-            _own("cache", CacheOption, Path("cm2-cache")),
+            _own("cache", CacheOption, DEFAULT_CACHE),
             _own("out", Annotated[Path | None, directory], None),
             _own("config", Annotated[Path | None, settings], None),
             _own("preset", Annotated[str | None, named], None),

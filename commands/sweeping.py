@@ -12,6 +12,7 @@ import typer
 
 from ..console import metric_table, outline
 from ..errors import ConfigError
+from ..settings import DEFAULT_CACHE
 from .board import Board
 from .shared import (
     CacheOption,
@@ -149,7 +150,7 @@ def configured() -> Callable[..., None]:
     again = typer.Option("--retry", help="Try failed runs again.")
     judged = typer.Option("--final", help="Then judge the chosen setting on the test stays.")
     own = [
-        _own("cache", CacheOption, Path("cm2-cache")),
+        _own("cache", CacheOption, DEFAULT_CACHE),
         _own("out", Annotated[Path | None, directory], None),
         _own("grid", Annotated[list[str] | None, lines], None),
         _own("config", Annotated[Path | None, settings], None),

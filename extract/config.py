@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..settings import read_toml
+from ..settings import DEFAULT_CACHE, read_toml
 
 MODALITIES = ("ehr", "cxr", "report", "note", "static")
 PREDICTION_HOURS = 48
@@ -63,7 +63,7 @@ class ExtractConfig(BaseModel):
         description="An existing tree of mimic3-benchmarks or MedFuse to import instead of raw "
         "tables: its folder root (per patient), one of its task folders, or both side by side.",
     )
-    cache: Path = Field(default=Path("cm2-cache"), description="Cache folder; made when absent.")
+    cache: Path = Field(default=DEFAULT_CACHE, description="Cache folder; made when absent.")
     modality: tuple[str, ...] = Field(
         default=("ehr",),
         description="What to extract: ehr, cxr, report, note, static, or all; or NAME=FILE for a "
