@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from ...errors import CM2Error
 from ...progress import Stop
 from ..identity import Inputs
 from .engine_local import Piece, Workers
@@ -100,14 +99,14 @@ def _size(
         _say_apart(*({reason} - said))
         said.add(reason)
         return 0
-    size = min(largest_chunk(configs, data, jobs), -(-len(group) // jobs))
-    if when == "ensemble":
-        return size
-    if size < 2:
-        return 0
     try:
+        size = min(largest_chunk(configs, data, jobs), -(-len(group) // jobs))
+        if when == "ensemble":
+            return size
+        if size < 2:
+            return 0
         found = gain(configs[:size], data)
-    except CM2Error:  # whoever fails is told apart from the others by a run of its own
+    except Exception:  # whoever fails is told apart from the others by a run of its own
         return 0
     better = found > WORTH
     _log.info(

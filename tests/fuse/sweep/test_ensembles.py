@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from cm2.errors import Interrupted
+from cm2.fuse.models.concat import Concat
+from cm2.fuse.models.interface import FusionBatch, FusionOutput, Hyper
 from cm2.fuse.sweep import engine_ensemble
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.engine_local import Piece, Workers
@@ -121,3 +125,28 @@ def test_a_run_that_is_no_longer_finite_fails_alone_in_an_ensemble_of_a_process(
     wild = sweep_spec(TINY, ("lr=1e-3,1e30",), {"seeds": "0:1"})
     found = sweep(wild, caches[0], how=replace(HERE, jobs=2))
     assert sorted(row["status"] for row in rows(found)) == ["failed"] * 2 + ["finished"] * 2
+
+
+@pytest.mark.parametrize("engine", ["local", "ensemble", "auto"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_forward_pass_that_raises_fails_the_runs_of_its_setting_and_no_other(
+    caches: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Literal["local", "ensemble", "auto"],
+    late: bool,
+) -> None:
+    forward = Concat.forward
+
+    def broken(model: Concat, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        if model.config.fusion_hidden == 5 and not (late and "dropout.tokens" in batch.noise):
+            raise RuntimeError("a patient of 93 years")
+        return forward(model, batch, hyper)
+
+    monkeypatch.setattr(Concat, "forward", broken)
+    monkeypatch.setattr(engine_ensemble, "SMALLEST", 2)
+    asked = sweep_spec(TINY, ("fusion_hidden=4,5",), {"seeds": "0:1"})
+    found = sweep(asked, caches[0], how=replace(HERE, engine=engine))
+    states = {row["fusion_hidden"]: row["status"] for row in rows(found)}
+    assert states == {4: "finished", 5: "failed"}
+    for reason in found.failures().values():
+        assert re.match(r"bug: RuntimeError in test_ensembles\.py:\d+$", reason)
