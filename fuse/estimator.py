@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from inspect import Parameter, Signature
@@ -23,15 +22,17 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from ..cache import checkpoint
 from ..errors import ConfigError, DataError, SchemaError
 from ..progress import never, silent
-from .columns import Part, Reading, from_arrays, from_table
+from .columns import Part, Reading, digests, from_arrays, from_table
 from .combinations import STREAM_ONLY
 from .config import FuseConfig
 from .data import FusionData, assemble
+from .hold_out import hold_out
 from .inference import build, forward
 from .models.imputation import RANDOM
 from .models.interface import FusionModel, Hyper
+from .parameters import decode, encode, plain
 from .precision import precision
-from .random import Keys, order, stay_keys
+from .random import Keys, stay_keys
 from .training.device import choose
 from .training.finish import judge_best
 from .training.history import best_epoch
@@ -140,7 +141,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             config, place = self._config(), choose(self.device)
             parts, y = self._parts(X, y)
             targets = self._targets(y, len(next(iter(parts.values())).values))
-            held = _hold_out(targets, groups, self.validation_fraction, config.seed)
+            held = hold_out(targets, groups, self.validation_fraction, config.seed)
             self._readings = [
                 Reading.learn(name, part._replace(values=part.values[~held]))
                 for name, part in parts.items()
@@ -228,13 +229,13 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if Path(path).suffix != ".safetensors":
             raise ValueError(f"Expected a name that ends with .safetensors, found {path}.")
-        own = {name: _plain(value) for name, value in self.get_params().items()}
+        own = {name: plain(value) for name, value in self.get_params().items()}
         checkpoint.save(
             Path(path),
             self.model_.state_dict(),
             {
                 "estimator": type(self).__name__,
-                "options": {name: _encode(value) for name, value in own.items()},
+                "options": {name: encode(value) for name, value in own.items()},
                 "readings": [asdict(reading) for reading in self._readings],
                 "several": self._several,
                 "labels": len(self.classes_) if self._several else 1,
@@ -260,7 +261,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tensors, meta = checkpoint.load(Path(path), "Fit it again.")
         if meta.get("estimator") != cls.__name__:
             raise ConfigError(f"{path} holds no {cls.__name__}. `cm2.load_run` reads runs.")
-        found = cls(**{name: _decode(value) for name, value in meta["options"].items()})
+        found = cls(**{name: decode(value) for name, value in meta["options"].items()})
         found._readings = [
             Reading(r["name"], r["view"], tuple(r["names"]), r["gaps"], tuple(r["means"]))
             for r in meta["readings"]
@@ -289,8 +290,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self) -> FuseConfig:
         options = {
-            name: _plain(getattr(self, name))
-            for name in FuseConfig.model_fields.keys() - OF_A_CACHE
+            name: plain(getattr(self, name)) for name in FuseConfig.model_fields.keys() - OF_A_CACHE
         }
         return FuseConfig.of({name: v for name, v in options.items() if v is not None})
 
@@ -365,7 +365,7 @@ class CM2Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if unread := parts.keys() - {reading.name for reading in self._readings}:
             raise SchemaError(f"Modalities {sorted(unread)} were not there in fit.")
         given = [parts[reading.name].values for reading in self._readings]
-        keys = stay_keys(_digests(given) if self.model_.noise(training=False) else range(rows))
+        keys = stay_keys(digests(given) if self.model_.noise(training=False) else range(rows))
         C = len(self.classes_) if self._several else 1
         unknown = np.full((rows, C), np.nan, np.float32)
         data = self._data(parts, unknown, np.zeros(rows, bool), keys)
@@ -380,40 +380,6 @@ def _as_value_errors() -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         raise ValueError(str(error)) from error
-
-
-def _hold_out(y: NDArray[np.float32], groups: Any, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the groups whose rows are for validation: a share of those with and without event."""
-    if not 0 < fraction < 1:
-        raise ConfigError(f"validation_fraction must lie between 0 and 1, found {fraction!r}.")
-    if groups is not None and len(groups) != len(y):
-        raise SchemaError(f"Expected as many groups as rows, {len(y)}; found {len(groups)}.")
-    try:
-        given = np.arange(len(y)) if groups is None else groups
-        names, index = np.unique(given, return_inverse=True)
-    except TypeError:
-        kinds = sorted({type(group).__name__ for group in groups})
-        raise SchemaError(
-            "Expected a group for every row, all numbers or all text; found "
-            f"{' and '.join(kinds)}. Give a row of which no patient is known a group of its own."
-        ) from None
-    event = np.zeros(len(names), bool)
-    np.logical_or.at(event, index, y.any(1))
-    chosen = np.zeros(len(names), bool)
-    for which in (True, False):
-        members = np.flatnonzero(event == which)
-        shuffled = members[order(seed, "hold out", stay_keys(names[members].tolist()))]
-        chosen[shuffled[: max(round(fraction * len(members)), 1) if len(members) > 1 else 0]] = True
-    held = chosen[index]
-    for label, column in enumerate(y[~held].T):
-        if not held.any() or len(set(column.tolist())) < 2:
-            found = np.unique(y[:, label], return_counts=True)[1].tolist()
-            raise DataError(
-                f"Expected both classes in the training and some rows of each to choose the epoch "
-                f"by; found {len(names)} groups and {'one class' if len(found) < 2 else 'classes'} "
-                f"of {' and '.join(map(str, found))} rows."
-            )
-    return held
 
 
 @torch.no_grad()
@@ -435,60 +401,6 @@ def _draws(
         tokens.append(torch.cat([output.extras["tokens"] for output in outputs]))
         p.append(torch.stack([output.logits.double().sigmoid() for output in outputs]))
     return torch.cat(tokens, 1).float().numpy(), torch.cat(p, 1).numpy()
-
-
-def _digests(given: Sequence[NDArray[np.float32]]) -> list[str]:
-    """Hash what every row holds, however it was handed in.
-
-    Of each modality the number of real steps counts, and these; it is 0 where the modality is
-    absent. All NaN are one, and so are both zeros.
-
-    Args:
-        given: By modality, in the order of the model, ``(N, L, width)``; NaN where unknown.
-    """
-    plain = [np.where(np.isnan(values), np.float32(np.nan), values + 0.0) for values in given]
-    return [
-        hashlib.sha256(b"".join(map(_content, rows))).hexdigest()
-        for rows in zip(*plain, strict=True)
-    ]
-
-
-def _content(steps: NDArray[np.float32]) -> bytes:
-    """Number of the real steps of a row ``(L, width)``, and their bytes."""
-    real = steps[~np.isnan(steps).all(1)]
-    return len(real).to_bytes(4, "little") + real.tobytes()
-
-
-def _plain(value: Any) -> Any:
-    """A grid search hands numpy numbers in."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _encode(value: Any) -> Any:
-    """JSON of a parameter; slices and arrays within `modalities` included."""
-    if isinstance(value, slice):
-        return {"slice": [value.start, value.stop, value.step]}
-    if isinstance(value, Mapping):
-        return {"map": {str(name): _encode(part) for name, part in value.items()}}
-    if isinstance(value, np.ndarray | range):
-        value = list(value)
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(part) for part in value]}
-    if isinstance(value, list):
-        return [_encode(part) for part in value]
-    if isinstance(value, BaseModel):
-        return _encode(value.model_dump(mode="json"))
-    return _plain(value)
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if "slice" in value:
-            return slice(*value["slice"])
-        if "tuple" in value:
-            return tuple(_decode(part) for part in value["tuple"])
-        return {name: _decode(part) for name, part in value["map"].items()}
-    return [_decode(part) for part in value] if isinstance(value, list) else value
 
 
 __all__ = ["CM2Classifier", "Draws"]
