@@ -8,6 +8,7 @@ search goes on as if nothing had happened, whatever the number of processes.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,16 @@ ROUND = 8
 """Settings that are asked for together."""
 
 _MOST_REFUSED = 200
+_CREATED, _ENDED = 4, 6  # a trial, in Optuna's journal
 
 
 def guide(
-    sweep: SweepDir, spec: SweepSpec, plan: Plan, ledger: Ledger, train: Callable[..., None]
+    sweep: SweepDir,
+    spec: SweepSpec,
+    plan: Plan,
+    ledger: Ledger,
+    train: Callable[..., None],
+    retry: bool = False,
 ) -> None:
     """Ask for settings and train them until the budget is used up.
 
@@ -40,12 +47,18 @@ def guide(
         plan: Takes in the settings.
         ledger: Rows of the runs.
         train: Brings runs, by number, to their end.
+        retry: Train the runs first that failed; the search itself has taken them for failed.
 
     Raises:
         ConfigError: Optuna is not installed, or nearly nothing of the grid can be meant.
     """
     search = _Search(sweep, spec, plan)
     limit = (spec.runs or 0) // spec.replicates
+    if retry:
+        sweep.forgive(plan.members)
+        ledger.reload()
+        ledger.mine = range(len(plan.members))
+        train(ledger.mine)
     while True:
         search.fill(limit)
         sweep.write_roll(plan.roll())
@@ -74,9 +87,8 @@ class _Search:
         self._optuna = _optuna()
         self._study = _study(self._optuna, sweep.path / JOURNAL)
         self.place: dict[int, int] = {}
-        for trial in self._trials():
-            if trial.state != self._state.PRUNED:
-                self._admit(trial.number, self._chosen(self._optuna.trial.FixedTrial(trial.params)))
+        for trial in self._trials():  # those that could not be meant too: they are counted
+            self._admit(trial.number, self._chosen(self._optuna.trial.FixedTrial(trial.params)))
 
     def live(self) -> int:
         """Trials that could be meant."""
@@ -161,13 +173,12 @@ def _suggest(trial: Any, name: str, one: Axis) -> Value:
 
 
 def _study(optuna: Any, journal: Path) -> Any:
-    # Whoever held the journal's own lock is dead, as this process holds the sweep's lease; and a
-    # line that was being written when it died would spoil the next one.
+    # Whoever held the journal's own lock is dead, as this process holds the sweep's lease.
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink(missing_ok=True)
     if journal.is_file():
         data = journal.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = _settled(data)
         if whole != data:
             journal.write_bytes(whole)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -178,6 +189,20 @@ def _study(optuna: Any, journal: Path) -> Any:
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def _settled(journal: bytes) -> bytes:
+    """Leave out what may be half: the last line, and the last trial while it was asked for.
+
+    Its parameters have a line each. Asked for again, it is the same trial.
+    """
+    lines = journal[: journal.rfind(b"\n") + 1].splitlines(keepends=True)
+    kinds = [json.loads(line)["op_code"] for line in lines]
+    if _CREATED in kinds:
+        last = len(kinds) - 1 - kinds[::-1].index(_CREATED)
+        if _ENDED not in kinds[last:]:
+            lines = lines[:last]
+    return b"".join(lines)
 
 
 def _optuna() -> Any:

@@ -119,7 +119,7 @@ class _Work:
             elif self.spec.search == "tpe":
                 from .guided import guide
 
-                guide(self.sweep, self.spec, self.plan, self.ledger, self.train)
+                guide(self.sweep, self.spec, self.plan, self.ledger, self.train, self._how.retry)
             else:
                 self.train(self.ledger.mine)
                 self._keep_overall()

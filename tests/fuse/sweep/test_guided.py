@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from cm2.errors import ConfigError
 from cm2.fuse.identity import Inputs
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.guided import JOURNAL, ROUND, guide
-from cm2.fuse.sweep.index import Standing
+from cm2.fuse.sweep.index import Standing, rows
 from cm2.fuse.sweep.plan import Plan, make_plan
 from cm2.fuse.sweep.runner import How, sweep
 from cm2.fuse.sweep.spec import SweepSpec, sweep_spec
@@ -116,6 +117,34 @@ def test_proposals_that_cannot_be_meant_are_counted_and_cost_no_budget(
     book.write_roll(plan.roll())
 
 
+def test_a_search_killed_while_it_writes_its_journal_goes_on_as_if_nothing_had_happened(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    whole, _ = search(small_cache, tmp_path / "whole", 10)
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    for n in range(len(lines) - 14, len(lines)):  # end of the first round, and the second
+        search(small_cache, tmp_path / f"cut{n}", 10, 0)
+        (tmp_path / f"cut{n}" / JOURNAL).write_bytes(b"".join(lines[:n]))
+        again, _ = search(small_cache, tmp_path / f"cut{n}", 10)
+        assert again == whole
+
+
+def test_a_search_that_goes_on_still_knows_what_it_left_out(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    grid = ["coupling=kendall,rosenblatt", "K=1:3"]
+    spec = sweep_spec({}, grid, {"search": "tpe", "budget": "6"})
+    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
+    counts = []
+    for _ in range(2):
+        plan = make_plan(spec, small_cache, Inputs(small_cache))
+        fake = Fake(plan)
+        guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
+        counts.append((plan.expansion.refused, plan.expansion.repeated))
+    assert counts[0] == counts[1]
+    assert counts[0][0]
+
+
 def test_a_guided_sweep_trains_what_it_chooses(make_cache: CacheMaker, tmp_path: Path) -> None:
     cache = make_cache(tmp_path / "cache", modalities=("ehr", "cxr"), stays=100)
     tiny = {"model": "concat", "hidden": "4", "fusion_hidden": "4", "epochs": "1"}
@@ -127,3 +156,19 @@ def test_a_guided_sweep_trains_what_it_chooses(make_cache: CacheMaker, tmp_path:
     assert [member.run.info["finished"] for member in again.roll().members] == times
     with pytest.raises(ConfigError, match="--search tpe compares all runs"):
         sweep(spec, cache, how=How(jobs=1, shard="0/2"))
+
+
+def test_a_guided_sweep_tries_failed_runs_again(make_cache: CacheMaker, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "cache", modalities=("ehr", "cxr"), stays=100)
+    tiny = {"model": "concat", "hidden": "4", "fusion_hidden": "4", "epochs": "1"}
+    spec = sweep_spec(tiny, ["lr=1e-3..1e-1"], {"search": "tpe", "budget": "3"})
+    found = sweep(spec, cache, how=How(jobs=1, device="cpu"))
+    member = found.roll().members[1]
+    rmtree(member.run.path)
+    found.fail(member, "Its worker died 3 times")
+    statuses = []
+    for retry in (False, True):
+        found = sweep(spec, cache, how=How(jobs=1, device="cpu", retry=retry))
+        statuses.append([row["status"] for row in rows(found)])
+    assert statuses == [["finished", "failed", "finished"], ["finished"] * 3]
+    assert not found.failures()
