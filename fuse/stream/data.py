@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,22 @@ class StreamData(FusionData):
     Attributes:
         items: By streamed modality, its items.
         numbers: Which item a part is, ``(N, L)``.
-        real: Whether a part is there, ``(N, L)``.
         loading: How items are read.
     """
 
     items: Mapping[str, Items] = field(default_factory=dict)
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
-    real: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     loading: Loading = field(default_factory=Loading)
+
+    @cached_property
+    def real(self) -> Mapping[str, NDArray[np.bool_]]:
+        """By streamed modality whether a part is there, ``(N, L)``; not where it is withheld."""
+        whole = self.whole
+        return {
+            spec.name: (whole.mask[spec.name] & whole.available[:, m : m + 1]).cpu().numpy()
+            for m, spec in enumerate(self.specs)
+            if spec.name in self.items
+        }
 
     def batch(
         self, rows: Rows, noise: Shapes | None = None, seed: int = 0, epoch: int = 0
@@ -130,8 +139,8 @@ def with_items(data: FusionData, cache: Path, config: FuseConfig) -> StreamData:
         config: Names trunks and spaces.
     """
     items: dict[str, Items] = {}
-    numbers, real, specs = {}, {}, []
-    for m, (spec, text) in enumerate(zip(data.specs, config.modalities, strict=True)):
+    numbers, specs = {}, []
+    for spec, text in zip(data.specs, config.modalities, strict=True):
         if spec.view != LEARNED:
             specs.append(spec)
             continue
@@ -139,10 +148,9 @@ def with_items(data: FusionData, cache: Path, config: FuseConfig) -> StreamData:
         store = Store.open(cache, name, space_id or None)
         items[name] = films_of(store) if store.space.view in FILM_VIEWS else Texts(store)
         numbers[name] = data.whole.x[name][..., 0].numpy()
-        real[name] = (data.whole.mask[name] & data.whole.available[:, m : m + 1]).numpy()
         specs.append(replace(spec, width=width_of(trunk_of(config, name))))
     plain = {entry.name: getattr(data, entry.name) for entry in fields(FusionData)}
-    return StreamData(**{**plain, "specs": tuple(specs)}, items=items, numbers=numbers, real=real)
+    return StreamData(**{**plain, "specs": tuple(specs)}, items=items, numbers=numbers)
 
 
 __all__ = ["Loading", "StreamData", "with_items"]

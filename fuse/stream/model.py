@@ -49,7 +49,8 @@ class Streamed(FusionModel):
     def encoded(self, batch: FusionBatch) -> FusionBatch:
         """Encode the items of a batch.
 
-        Trunks learn in batches of training, once they are no longer frozen.
+        Trunks learn in batches of training, once they are no longer frozen. What is asked without
+        gradients is no training, whatever number its random streams are named by.
         """
         if not isinstance(batch, RawBatch):
             raise ConfigError("A model with trunks reads items; this batch holds vectors already.")
@@ -60,13 +61,13 @@ class Streamed(FusionModel):
             config = self.config
             text = isinstance(trunk, TextTrunk)
             frozen = config.freeze_text_epochs if text else config.freeze_trunk_epochs
-            learns = batch.number > frozen
+            learns = torch.is_grad_enabled() and batch.number > frozen
             trunk.train(learns)
             noise = batch.noise.get(AUGMENT + name)
             if noise is not None:
                 drawn = noise.unsqueeze(1).expand(-1, real.shape[1], -1)[real]
                 noise = drawn[share(len(drawn))]
-            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(learns):
                 vectors: Tensor = trunk(batch.raw[name], noise)
             rows = real.nonzero(as_tuple=True)
             there = gather(vectors, len(rows[0]))

@@ -14,8 +14,12 @@ from torch import nn
 from cm2.cache.cohort import Cohort
 from cm2.errors import ConfigError
 from cm2.fuse.config import FuseConfig
+from cm2.fuse.evaluation.evaluate import evaluate
+from cm2.fuse.evaluation.imputed import imputed
+from cm2.fuse.evaluation.looks import Looks
+from cm2.fuse.evaluation.missingness import without
 from cm2.fuse.identity import identify
-from cm2.fuse.inference import build, predict
+from cm2.fuse.inference import build, forward, predict, prepare, probabilities
 from cm2.fuse.methods import trained_by_steps
 from cm2.fuse.models.interface import Hyper
 from cm2.fuse.rundir import RunDir
@@ -299,3 +303,40 @@ def test_a_finished_run_predicts_what_it_predicted_at_its_end(
     run = fuse(stream.options(), pixel_cache, tmp_path / "run")
     assert predict(RunDir.open(run.path), pixel_cache, "val").equals(run.predictions("val"))
     assert run.info["loading"]["items"] > 0
+
+
+def test_a_film_that_is_withheld_is_not_read_and_touches_no_other_stay(
+    pixel_cache: Path, stream: ModuleType
+) -> None:
+    data, model = opened(pixel_cache, stream.options())
+    rows = data.rows("all", labelled=False)
+    have = rows[data.whole.available[:, 1].numpy()]
+    lost = have[::2]
+    less = without(data, 1, lost)
+    assert len(less.batch(rows).raw["cxr"]) == len(have) - len(lost)
+    before, after = (probabilities(forward(model, some, rows)) for some in (data, less))
+    changed = np.flatnonzero((before != after).any(1))
+    assert set(changed) <= set(np.flatnonzero(np.isin(rows, lost)))
+    assert len(changed)
+
+
+def test_a_streamed_run_is_judged_without_each_modality(
+    pixel_cache: Path, stream: ModuleType, tmp_path: Path
+) -> None:
+    run = fuse(stream.options(), pixel_cache, tmp_path / "run")
+    metrics = evaluate(run, pixel_cache, "val", looks=Looks(drop=("cxr=0.5",)), replicates=0)
+    assert [one["modality"] for one in metrics["without"]] == ["ehr", "cxr"]
+    assert metrics["missingness"][0]["withheld"] > 0
+
+
+def test_draws_for_absent_modalities_move_no_statistic_of_a_batch_norm(
+    pixel_cache: Path, stream: ModuleType, tmp_path: Path
+) -> None:
+    config = stream.options(impute="conditional", model="cm2")
+    run = fuse(config, pixel_cache, tmp_path / "run")
+    loaded = prepare(run, pixel_cache, "val")
+    before = statistics(loaded.model)
+    assert imputed(loaded)
+    after = statistics(loaded.model)
+    assert before
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
