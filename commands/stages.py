@@ -163,6 +163,9 @@ def fuse(
     keep_freed_memory()
     wanted = before.parse(pretrain or [])
     every_fold = settings.folds > 0 and given.get("fold") is None
+    first = os.environ.get("RANK", "0") == "0"  # of several processes the first one speaks
+    if dry_run and not first:
+        return
     if seeds is not None or every_fold:
         chosen = groups.parse_seeds(seeds) if seeds is not None else ()
         if dry_run:
@@ -182,6 +185,8 @@ def fuse(
             compiled=compile_,
             pretrain=wanted,
         )
+        if not first:
+            return
         _show_group(group, _look(group, cache) if final else None, as_json)
         suggest(f"cm2 {'report' if final else 'evaluate'} {group.path} --cache {cache}")
         return
@@ -197,7 +202,7 @@ def fuse(
         "compiled": compile_,
     }
     run = trainer.fuse(before.pretrained(settings, cache, wanted, **how), cache, out, **how)
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+    if not first:
         return
     judged = {"val": run.metrics("val") or {}}
     if final:

@@ -12,13 +12,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from ...errors import Interrupted
 from ...progress import Stop
+
+_TIMES = count()
 
 
 def rank() -> int:
@@ -51,11 +57,22 @@ def joined(device: torch.device) -> Iterator[None]:
     if wanted() == 1 or distributed.is_initialized():
         yield
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, number, processes = _meeting()
+    # By a name of its own: what an earlier run left in the store would lead to closed ports.
+    own = PrefixStore(f"run {next(_TIMES)}", store)
+    kind = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(kind, store=own, rank=number, world_size=processes)
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+@cache
+def _meeting() -> tuple[Store, int, int]:
+    """The store of `torchrun`, the number of this process, and how many there are."""
+    store, number, processes = next(rendezvous("env://"))
+    return store, number, processes
 
 
 def barrier() -> None:

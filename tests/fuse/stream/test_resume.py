@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from cm2.cache import atomic
 from cm2.errors import ConfigError, Interrupted
 from cm2.fuse.config import FuseConfig
+from cm2.fuse.group import RunGroup
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.training.trainer import fuse, plan
 from cm2.progress import Stop
@@ -248,3 +250,29 @@ def test_two_processes_equal_one(
             torch.testing.assert_close(shared[name], tensor, rtol=1e-8, atol=1e-10, msg=name)
     for here, there in zip(one.history, two.history, strict=True):
         assert there["train_loss"] == pytest.approx(here["train_loss"], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_processes_meet_again_for_every_run_of_a_group_and_one_of_them_speaks(
+    pixel_cache: Path, stream: ModuleType, tmp_path: Path
+) -> None:
+    cache, settings = Path(shutil.copytree(pixel_cache, tmp_path / "c")), tmp_path / "run.toml"
+    shown = stream.options(trunk=("cxr=resnet8_gn",), epochs=1).model_dump(
+        include={*stream.TINY, *stream.CM2}
+    )
+    settings.write_text("\n".join(f"{name} = {json.dumps(v)}" for name, v in shown.items()))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["-m", "cm2", "fuse", "--cache", str(cache), "--config", str(settings)]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *words, "--seeds", "0:1", "--pretrain", "cxr", "--final"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("group: ") == 1
+    (place,) = (cache / "runs").glob("seeds-*")
+    group = RunGroup.open(place)
+    assert [run.info["looks"] for run in group.members] == [{"test": 1}] * 2
