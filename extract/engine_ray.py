@@ -19,7 +19,7 @@ from .work import Plan, Work
 
 Chunk = Sequence[Work]
 _RETRIES = 5
-_encoders: dict[str, Callable[[Chunk], EncodedShard]] = {}  # of a worker, by space
+_encoders: dict[str, Callable[[Chunk], EncodedShard]] = {}  # of a worker: the last one
 
 
 def compute(
@@ -41,6 +41,7 @@ def compute(
 
     Raises:
         ConfigError: Ray is not installed.
+        CM2Error: An encoder raised it in a worker.
         ResourceError: The workers died again and again on one shard, or the cluster is lost.
     """
     ray = _ray()
@@ -58,7 +59,7 @@ def compute(
 
         def begin(chunk: Chunk) -> Any:
             # In a list the encoder stays a reference, which a worker resolves only once.
-            return task.remote(plan.space.id, [encoder], list(chunk), str(Path.cwd()))
+            return task.remote([encoder], list(chunk), str(Path.cwd()))
 
         def result(handle: Any) -> EncodedShard:
             shard: EncodedShard = ray.get(handle)
@@ -66,6 +67,8 @@ def compute(
 
         size = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         yield from window(chunks, begin, result, size, may_begin)
+    except ray.exceptions.RayTaskError as error:  # its text is a traceback
+        raise error.cause from error
     except ray.exceptions.RaySystemError as error:
         raise ResourceError(
             f"The Ray cluster is lost ({type(error).__name__}). {_AGAIN}"
@@ -83,21 +86,23 @@ def compute(
 _AGAIN = "What was encoded is stored; the same command continues from there."
 
 
-def encode_in_worker(space: str, encoder: Sequence[Any], chunk: Chunk, folder: str) -> EncodedShard:
+def encode_in_worker(encoder: Sequence[Any], chunk: Chunk, folder: str) -> EncodedShard:
     """Encode one shard in a worker process; runs there.
 
     Args:
-        space: Id of the space, under which the worker keeps the encoder.
-        encoder: The reference to it.
+        encoder: The reference to it, under which the worker keeps it. Two of one space may hold
+            the rows of two sources.
         chunk: The items.
         folder: Working directory of the caller, from which relative paths count.
     """
     import ray
 
     os.chdir(folder)
-    if space not in _encoders:
-        _encoders[space] = ray.get(encoder[0])
-    return _encoders[space](chunk)
+    reference = encoder[0].hex()
+    if reference not in _encoders:
+        _encoders.clear()
+        _encoders[reference] = ray.get(encoder[0])
+    return _encoders[reference](chunk)
 
 
 def _ray() -> Any:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cm2.cache.store import EncodedShard, Reject, Space
-from cm2.errors import Interrupted
+from cm2.errors import ConfigError, Interrupted
 from cm2.extract import engine
 from cm2.extract.config import ExtractConfig
 from cm2.extract.engine import encode
@@ -87,6 +87,20 @@ class Dying(Doubling):
             self.marker.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(work)
+
+
+class Tripling(Doubling):
+    """An encoder of the same space that holds other rows."""
+
+    def prepare(self, item: Work) -> float:
+        return 3.0 * item.payload
+
+
+class Refusing(Doubling):
+    """Cannot encode where it is."""
+
+    def __call__(self, work: Sequence[Work]) -> EncodedShard:
+        raise ConfigError("weights.safetensors is not here")
 
 
 def make_plan(how: Doubling) -> Plan:
@@ -203,3 +217,28 @@ def test_a_killed_ray_worker_changes_nothing(tmp_path: Path, whole: dict[str, by
     make(tmp_path / "c", Dying(marker), engine="ray", workers=2)
     assert not marker.exists()
     assert content(tmp_path / "c") == whole
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_extractions_of_one_space_in_one_ray_each_have_their_own_rows(tmp_path: Path) -> None:
+    import ray
+
+    make(tmp_path / "whole", Tripling())
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        make(tmp_path / "doubled", engine="ray")
+        make(tmp_path / "tripled", Tripling(), engine="ray")
+    finally:
+        ray.shutdown()
+    assert content(tmp_path / "tripled") == content(tmp_path / "whole")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_ray_worker_raises_is_the_error_itself(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make(tmp_path / "c", Refusing(), engine="ray", workers=1)
+    assert str(raised.value) == "weights.safetensors is not here"
