@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.store import EncodedShard
-from ..errors import ConfigError, ResourceError
+from ..cluster import joined
+from ..errors import ResourceError
 from .engine_local import window
 from .work import Plan, Work
 
@@ -40,19 +41,17 @@ def compute(
         gpus: GPUs that each task needs.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or nobody answers.
         CM2Error: An encoder raised it in a worker.
         ResourceError: The workers died again and again on one shard, or the cluster is lost.
     """
-    ray = _ray()
-    begun = not ray.is_initialized()
-    if begun:
-        elsewhere = bool(os.environ.get("RAY_ADDRESS"))
-        ray.init(
-            num_cpus=None if elsewhere else cpus,
-            include_dashboard=None if elsewhere else False,
-            log_to_driver=False,
-        )
+    with joined(cpus) as ray:
+        yield from _computed(ray, plan, chunks, may_begin, gpus)
+
+
+def _computed(
+    ray: Any, plan: Plan, chunks: Sequence[Chunk], may_begin: Callable[[], None], gpus: int
+) -> Iterator[tuple[Chunk, EncodedShard]]:
     try:
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(encode_in_worker)
         encoder = ray.put(plan.encode)
@@ -78,9 +77,6 @@ def compute(
             f"Ray workers died {_RETRIES + 1} times on one shard ({type(error).__name__}). Give "
             f"them more memory, or use --engine local to see why. {_AGAIN}"
         ) from error
-    finally:
-        if begun:
-            ray.shutdown()
 
 
 _AGAIN = "What was encoded is stored; the same command continues from there."
@@ -103,17 +99,6 @@ def encode_in_worker(encoder: Sequence[Any], chunk: Chunk, folder: str) -> Encod
         _encoders.clear()
         _encoders[reference] = ray.get(encoder[0])
     return _encoders[reference](chunk)
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "--engine ray needs Ray, which is not installed: pip install 'cm2[ray]', or use "
-            "--engine local"
-        ) from error
-    return ray
 
 
 __all__ = ["compute", "encode_in_worker"]

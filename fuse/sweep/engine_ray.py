@@ -11,16 +11,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, Interrupted, ResourceError
+from ...cluster import joined
+from ...errors import Interrupted, ResourceError
 from ...progress import Stop, never
 from ..training.allocator import keep_freed_memory
 from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
 
 _TICK = 0.5
+_FILMS = "CM2_FILMS"  # `stream.items.ROOT`, without torch
 _GRACE = 60.0  # seconds in which cancelled tasks may end
 
 
@@ -38,31 +42,20 @@ def compute(
         stop: Looked at all the time; once it is requested, tasks are cancelled.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or nobody answers.
         Interrupted: A stop was requested.
         ResourceError: The cluster is lost, or disk, memory or device is exhausted.
         IntegrityError: A file of the cache is not what was written.
     """
-    ray = _ray()
-    begun = not ray.is_initialized()
     on_gpu = context.device.startswith("cuda")
-    if begun:
-        elsewhere = bool(os.environ.get("RAY_ADDRESS"))
-        ray.init(
-            num_cpus=None if elsewhere or on_gpu else jobs,
-            include_dashboard=None if elsewhere else False,
-            log_to_driver=False,
-        )
-    try:
-        yield from _run(ray, tasks, context, jobs, may, stop)
-    except ray.exceptions.RaySystemError as error:
-        raise ResourceError(
-            f"The Ray cluster is lost ({type(error).__name__}). Finished epochs are stored; the "
-            "same command continues from there."
-        ) from error
-    finally:
-        if begun:
-            ray.shutdown()
+    with joined(None if on_gpu else jobs) as ray:
+        try:
+            yield from _run(ray, tasks, context, jobs, may, stop)
+        except ray.exceptions.RaySystemError as error:
+            raise ResourceError(
+                f"The Ray cluster is lost ({type(error).__name__}). Finished epochs are stored; "
+                "the same command continues from there."
+            ) from error
 
 
 def _run(
@@ -72,6 +65,7 @@ def _run(
     remote = ray.remote(
         num_cpus=1, num_gpus=1 / (jobs or 1) if on_gpu else 0, max_retries=ATTEMPTS - 1
     )(train_in_worker)
+    here = {"folder": str(Path.cwd()), "films": os.environ.get(_FILMS, "")}
     places = _places(ray, on_gpu, jobs)
     waiting, doing = deque(tasks), dict[Any, Task]()
     try:
@@ -81,7 +75,7 @@ def _run(
                 waiting.clear()
             while waiting and len(doing) < places:
                 task = waiting.popleft()
-                doing[remote.remote(asdict(context), task.to_json())] = task
+                doing[remote.remote(asdict(context), task.to_json(), here)] = task
             ready, _ = ray.wait([*doing], num_returns=1, timeout=_TICK) if doing else ([], [])
             for handle in ready:
                 outcome = _outcome(ray, handle, doing.pop(handle))
@@ -114,16 +108,23 @@ def _outcome(ray: Any, handle: Any, task: Task) -> Outcome:
         return Outcome(task.index, "failed", reason)
 
 
-def train_in_worker(context: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+def train_in_worker(
+    context: dict[str, Any], task: dict[str, Any], here: dict[str, str]
+) -> dict[str, Any]:
     """Train one run in a worker process; runs there.
 
     Args:
         context: A `Context` as a mapping.
         task: A `Task` as JSON.
+        here: Of the caller: its folder, from which relative paths count, and that of the films.
 
     Returns:
         An `Outcome` as JSON.
     """
+    with suppress(OSError):  # not mounted on this node; paths may be whole all the same
+        os.chdir(here["folder"])
+    if here["films"]:
+        os.environ[_FILMS] = here["films"]
     (outcome,) = _worker(Context(**context)).take([task], never())
     return outcome.to_json()
 
@@ -133,17 +134,6 @@ def _worker(context: Context) -> Worker:
     """The one of this process: it reads the cache once for all tasks of a sweep."""
     keep_freed_memory()
     return Worker(context)
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "--engine ray needs Ray, which is not installed: pip install 'cm2[ray]', or use "
-            "--engine local"
-        ) from error
-    return ray
 
 
 __all__ = ["compute", "train_in_worker"]

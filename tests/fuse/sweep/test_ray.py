@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from cm2.fuse.config import FuseConfig
 from cm2.fuse.sweep.book import SweepDir
 from cm2.fuse.sweep.index import rows
 from cm2.fuse.sweep.runner import How, sweep
 from cm2.fuse.sweep.spec import sweep_spec
+from cm2.fuse.training.trainer import fuse
 
 CacheMaker = Callable[..., Path]
 pytestmark = [
@@ -75,3 +77,22 @@ def test_two_ray_workers_find_what_one_process_finds_though_one_is_killed(
     assert killed
     assert killed[0] != os.getpid()
     assert told(found) == whole
+
+
+def test_paths_of_settings_count_from_where_the_sweep_was_asked_for(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    cache = Path(shutil.copytree(source, tmp_path / "cache"))
+    alone = {"model": "single", "modalities": ("ehr",), "hidden": 4, "epochs": 1}
+    fuse(FuseConfig.of(alone), cache, tmp_path / "r")
+    base = {**BASE, "epochs": "1", "init": ("ehr=r",)}
+    spec = sweep_spec(base, ["lr=1e-3,3e-2"], {})
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)  # workers are where it began
+    try:
+        monkeypatch.chdir(tmp_path)
+        found = sweep(spec, cache, how=How("ray", 1, "cpu"))
+    finally:
+        ray.shutdown()
+    assert not found.failures()
