@@ -112,11 +112,25 @@ class FilmTrunk(Trunk):
         self.name, self.width, self._crop, self._norm = name, known.width, crop, norm
 
     def encode(self, items: Tensor, noise: Tensor | None) -> Tensor:
-        """Encode films ``(n, S, S)`` uint8."""
+        """Encode films ``(n, S, S)`` uint8.
+
+        Raises:
+            ConfigError: A single small film gives batch norms nothing to divide by.
+        """
         grey = centre(items, self._crop) if noise is None else augmented(items, noise, self._crop)
         like = next(self.parameters())
         images = normalised(grey).to(like.dtype).contiguous(memory_format=torch.channels_last)
-        pooled, _ = self.network(images)
+        try:
+            pooled, _ = self.network(images)
+        except ValueError as error:
+            if len(items) > 1:
+                raise
+            raise ConfigError(
+                f"{self.name}: of a single film of {self._crop} pixels its batch norms see one "
+                "value per channel, and have no spread to divide by. Take a network with group "
+                "norm, --trunk-norm frozen, a larger --crop or --batch-size, or a lower "
+                "--accumulate."
+            ) from error
         vectors: Tensor = pooled.to(like.dtype)
         return vectors
 

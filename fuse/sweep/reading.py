@@ -105,7 +105,7 @@ def _selection(complete: list[Standing], n: int, sweep: SweepDir) -> dict[str, A
     lead = complete[0].score - mean
     noise, source = noise_of_means(complete), "the spread over seeds"
     if noise is None:
-        noise, source = _bootstrap_noise(sweep, complete[0].setting), "the bootstrap of stays"
+        noise, source = _bootstrap_noise(sweep, complete), "the bootstrap of stays"
     if noise is None:
         return None
     chance = gain_by_chance(n, noise)
@@ -126,10 +126,12 @@ def _selection(complete: list[Standing], n: int, sweep: SweepDir) -> dict[str, A
     }
 
 
-def _bootstrap_noise(sweep: SweepDir, setting: int) -> float | None:
-    for member in sweep.roll().of(setting):
+def _bootstrap_noise(sweep: SweepDir, complete: list[Standing]) -> float | None:
+    """Noise of the best run whose interval has a width: that of an AUROC of 1 has none."""
+    roll = sweep.roll()
+    for member in (member for one in complete for member in roll.of(one.setting)):
         auroc = (member.run.metrics("val") or {}).get("auroc", {})
-        if auroc.get("low") is not None:
+        if auroc.get("low") is not None and auroc["high"] > auroc["low"]:
             return float(auroc["high"] - auroc["low"]) / (2 * 1.96)
     return None
 

@@ -47,6 +47,8 @@ class SweepSpec(BaseModel):
             _ = self.runs, self.hours
         if self.search != "grid" and self.runs is None:
             raise ValueError(f"search = {self.search!r} needs a budget of runs: --budget 60")
+        if self.search == "grid" and self.draw_seed:
+            raise ValueError("draw_seed is about search = 'random' and 'tpe': leave it out")
         if self.runs is not None and self.runs < len(self.seeds):
             raise ValueError(
                 f"a budget of {self.runs} runs does not suffice for {len(self.seeds)} seeds of one "

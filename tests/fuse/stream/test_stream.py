@@ -305,6 +305,16 @@ def test_a_finished_run_predicts_what_it_predicted_at_its_end(
     assert run.info["loading"]["items"] > 0
 
 
+def test_a_step_with_one_film_too_small_for_batch_norms_says_so(
+    pixel_cache: Path, stream: ModuleType
+) -> None:
+    data, model = opened(pixel_cache, stream.options(trunk=("cxr=resnet18",), batch_size=1))
+    rows = data.rows("train")
+    one = rows[data.whole.available[rows, 1].numpy()][:1]
+    with pytest.raises(ConfigError, match="resnet18: of a single film of 21 pixels"):
+        model(training_batch(data, model, one), Hyper.of(model.config))
+
+
 def test_a_film_that_is_withheld_is_not_read_and_touches_no_other_stay(
     pixel_cache: Path, stream: ModuleType
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cm2.errors import ConfigError
 from cm2.fuse.sweep.axis import parse
 from cm2.fuse.sweep.grid import expand, sample
+from cm2.fuse.sweep.spec import sweep_spec
 
 
 def lines(*texts: str) -> list:  # type: ignore[type-arg]
@@ -128,3 +129,8 @@ def test_an_option_of_a_method_may_be_varied() -> None:
         {"model.gate_scale": 1.0},
         {"model.gate_scale": 2.0},
     ]
+
+
+def test_a_seed_of_draws_is_refused_where_nothing_is_drawn() -> None:
+    with pytest.raises(ConfigError, match="draw_seed is about search = 'random' and 'tpe'"):
+        sweep_spec({}, ["K=1:3"], {"draw_seed": 5})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cm2.fuse.sweep.effects import main_effects
 from cm2.fuse.sweep.index import Standing, ranking
+from cm2.fuse.sweep.reading import _bootstrap_noise
 from cm2.fuse.sweep.selection import expected_maximum, gain_by_chance, noise_of_means
 
 
@@ -42,6 +45,18 @@ def test_equal_settings_lead_by_what_chance_gives_whatever_their_seeds_share() -
 def test_without_seeds_no_noise_is_made_up() -> None:
     assert noise_of_means([Standing(0, 0.8, (0.8,), True), Standing(1, 0.7, (0.7,), True)]) is None
     assert noise_of_means([Standing(0, 0.8, (0.8, 0.7), True)]) is None
+
+
+def test_a_perfect_validation_is_no_proof_that_there_is_no_noise() -> None:
+    def run(value: float, low: float, high: float) -> SimpleNamespace:
+        found = {"auroc": {"value": value, "low": low, "high": high}}
+        return SimpleNamespace(run=SimpleNamespace(metrics=lambda _: found))
+
+    runs = {0: [run(1.0, 1.0, 1.0)], 1: [run(0.8, 0.604, 0.996)]}
+    sweep: Any = SimpleNamespace(roll=lambda: SimpleNamespace(of=runs.__getitem__))
+    complete = [Standing(0, 1.0, (1.0,), True), Standing(1, 0.8, (0.8,), True)]
+    assert _bootstrap_noise(sweep, complete) == pytest.approx(0.1)
+    assert _bootstrap_noise(sweep, complete[:1]) is None
 
 
 def row(setting: int, seed: int, auroc: float | None, **values: object) -> dict[str, object]:
