@@ -112,6 +112,11 @@ def settled(
         else:
             starts[name] = Weights(name, path=Path(word).expanduser())
             inits[name] = HASH + starts[name].sha256()
+    if config.trunk_norm != "own" and not any(_has_batch_norm(trunks[name]) for name in pixels):
+        raise ConfigError(
+            f"trunk_norm = {config.trunk_norm!r} is about batch norms, and "
+            f"{', '.join(trunks[name] for name in pixels)} has none: leave it out."
+        )
     update = {
         "trunk": tuple(f"{name}={trunks[name]}" for name in streamed),
         "init": tuple(f"{name}={inits[name]}" for name in (*streamed, *words)),
@@ -190,6 +195,10 @@ def _require_read(config: FuseConfig, names: tuple[str, ...], kind: str, there: 
     for name in names:
         if not there and getattr(config, name) != FuseConfig.model_fields[name].default:
             raise ConfigError(f"{name} is about {kind}, and no {kind} are streamed: leave it out.")
+
+
+def _has_batch_norm(network: str) -> bool:
+    return not (network.endswith("_gn") or NETWORKS[network].tokens)
 
 
 def _crop(config: FuseConfig, pixels: Mapping[str, Store]) -> int:

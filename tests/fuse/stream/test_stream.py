@@ -277,6 +277,7 @@ def test_options_that_do_nothing_are_refused(
         ({"trunk": ("ehr=resnet8",)}, "streamed are cxr"),
         ({"init": ("cxr=random:x",)}, "random:SEED"),
         ({"modalities": ("ehr",), "trunk": ()}, "--level pixels"),
+        ({"trunk": ("cxr=resnet8_gn",), "trunk_norm": "frozen"}, "resnet8_gn has none"),
         ({"crop": 25}, "wider than the 24 stored pixels"),
     ],
 )
