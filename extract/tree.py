@@ -13,6 +13,7 @@ from . import receipts
 from .config import MODALITIES, ExtractConfig
 from .estimate import Estimate, steps
 from .modalities import ehr
+from .modalities.series_vectors import run_of
 from .sources.catalogue import published
 from .sources.tree_series import values
 from .sources.trees import open_tree
@@ -30,7 +31,7 @@ class TreeRoute:
         config: Options; `from_tree` is the folder.
 
     Raises:
-        ConfigError: A modality that such a tree does not have.
+        ConfigError: A modality that such a tree does not have, or weights that none can take.
         DataError: The folder is no such tree.
     """
 
@@ -39,6 +40,11 @@ class TreeRoute:
             raise ConfigError(
                 f"--from: an existing tree holds series only (--modality ehr), found "
                 f"{', '.join(config.modality)}. Films and notes need the raw data with --data."
+            )
+        if config.weights and run_of(config, "ehr", sole=True) is None:
+            raise ConfigError(
+                "--weights: the series of a tree are encoded by a run alone; give its folder, or "
+                "leave it out"
             )
         self.modalities: tuple[str, ...] = ("ehr",)
         self.config = config

@@ -75,6 +75,13 @@ class TreeData:
                         f"{self.tree.tasks[task]}: subject {episode[0]} is in {line.split}, in "
                         f"another task's lists in {entry['part']}. Import the tasks one by one."
                     )
+                if entry["stay_id"] is None:
+                    entry["stay_id"] = line.stay_id
+                elif line.stay_id not in (None, entry["stay_id"]):
+                    raise DataError(
+                        f"{self.tree.tasks[task]}: {line.series.name} is stay {line.stay_id}, in "
+                        f"another task's lists {entry['stay_id']}. Do the folders belong together?"
+                    )
                 for label, value in line.labels.items():
                     entry[f"{task}__{label}" if label else task] = value
         if not self.tree.tasks:

@@ -153,7 +153,7 @@ class Tree:
             path = self.root / part / str(episode[0]) / f"episode{episode[1]}.csv"
             if not path.is_file():
                 continue
-            with path.open(encoding="utf-8-sig", newline="") as file:
+            with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
                 row = next(csv.DictReader(file), {})
             return _whole(row.get("Icustay", ""), path, "Icustay")
         return None
@@ -246,7 +246,7 @@ def _list(folder: Path, task: str, split: str, file: Path) -> Iterator[tuple[Epi
     """Read one list: `stay[,period_length][,stay_id],y_true`, or a column per label."""
     if not file.is_file():
         raise DataError(f"{file}: expected this list of stays, found none there.")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         reader = csv.DictReader(lines)
         targets = _targets(file, tuple(reader.fieldnames or ()), task)
         for number, row in enumerate(reader, start=2):

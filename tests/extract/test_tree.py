@@ -281,6 +281,11 @@ def bad_label(task: Path) -> None:
     path.write_text(path.read_text().replace("200001,1", "200001,2"))
 
 
+def other_bytes(task: Path) -> None:
+    with (task / "train_listfile.csv").open("ab") as file:
+        file.write(b"\xff\xfe_episode1_timeseries.csv,0,200001,1\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
@@ -290,6 +295,7 @@ def bad_label(task: Path) -> None:
         (lose_series, DataError, "line 2: .* is not there"),
         (leak, LeakageError, "subject 10001 is in train and in val"),
         (bad_label, SchemaError, "line 2: expected y_true 0 or 1"),
+        (other_bytes, SchemaError, "line 4: expected a name such as"),
     ],
 )
 def test_what_is_wrong_with_a_tree_is_said(
@@ -300,6 +306,16 @@ def test_what_is_wrong_with_a_tree_is_said(
     with pytest.raises(error, match=words) as caught:
         imported(task, tmp_path / "cache")
     assert "secret" not in str(caught.value)
+
+
+def test_a_series_that_is_another_stay_in_the_lists_of_another_task_is_refused(
+    tmp_path: Path,
+) -> None:
+    write_task(tmp_path, ids=True)
+    lists = write_task(tmp_path, ids=True, name="readmission") / "train_listfile.csv"
+    lists.write_text(lists.read_text().replace("200001", "200009"))
+    with pytest.raises(DataError, match=r"episode1_timeseries\.csv is stay 200009"):
+        imported(tmp_path, tmp_path / "cache")
 
 
 def test_stays_that_are_not_in_all_stays_are_refused(tmp_path: Path) -> None:
