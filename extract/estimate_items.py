@@ -21,7 +21,6 @@ from .sources.report_texts import open_texts
 # Measured on one core: a film of full size is read and encoded in about 0.1 s.
 _ITEMS_PER_SECOND = {"cxr": 10.0, "report": 60.0, "note": 12.0, "static": 1e5}
 _BYTES_PER_ITEM = {
-    "cxr": 512 * 4.0,
     "report": 4 * (312 * 4 + 200 * 4.0),
     "note": 312 * 4 + 400 * 4.0,
     "static": len(static.COLUMNS) * 4.0,
@@ -46,11 +45,11 @@ def items(source: Source, config: ExtractConfig, modality: str) -> Estimate:
     """
     missing: list[str] = []
     encoded = [name for name in config.modality if name in ENCODED]
-    if modality in ENCODED:
+    if modality in ENCODED and (modality != "cxr" or config.encodes_films):
         try:
             weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
-        except CM2Error:
-            missing.append(f"--weights {modality}=PATH")
+        except CM2Error as error:
+            missing.append(str(error) if config.weights else f"--weights {modality}=PATH")
     count = {"cxr": _films, "report": _reports, "note": _notes, "static": _static}[modality]
     try:
         rows, read, there = count(source, config, missing)
@@ -65,11 +64,19 @@ def items(source: Source, config: ExtractConfig, modality: str) -> Estimate:
         rows=rows,
         read_bytes=read,
         items=there,
-        write_bytes=round(there * _BYTES_PER_ITEM[modality]),
+        write_bytes=round(there * _item_bytes(config, modality)),
         files=2 * -(-there // _SHARD_ITEMS[modality]) + 8,
         minutes=round(seconds / 60, 1),
         missing="; ".join(missing),
     )
+
+
+def _item_bytes(config: ExtractConfig, modality: str) -> float:
+    """Bytes of one item in its store; of a film, those that the paper's network gives."""
+    if modality != "cxr":
+        return _BYTES_PER_ITEM[modality]
+    films = {"pooled": 512 * 4, "grid": 7 * 7 * 512 * 2, "pixels": config.side**2, "files": 32}
+    return films[config.level] * (1.0 + config.views)
 
 
 def _films(source: Source, config: ExtractConfig, missing: list[str]) -> tuple[int, int, int]:

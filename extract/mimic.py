@@ -49,6 +49,9 @@ class MimicRoute:
     def cohort(self) -> Cohort:
         """Open the cohort, build it if absent, look again when the tables have changed since."""
         config = self.config
+        for modality in self.modalities:  # before tables are read for minutes
+            if modality in ENCODED and (modality != "cxr" or config.encodes_films):
+                self._weights(modality)
         if Cohort.exists(config.cache, config.cohort):
             cohort = Cohort.open(config.cache, config.cohort)
             check(cohort, self.source, config)
@@ -70,10 +73,7 @@ class MimicRoute:
             return static.plan(self.source, cohort)
         if modality == "cxr" and not self.config.encodes_films:
             return cxr.plan(self.source, cohort, self.config, None)
-        encoded = [name for name in self.modalities if name in ENCODED]
-        chosen = weights.choose(
-            self.config.weights, modality, encoded, synthetic=self.source.synthetic
-        )
+        chosen = self._weights(modality)
         if modality == "cxr":
             return cxr.plan(self.source, cohort, self.config, chosen)
         if modality == "note":
@@ -95,6 +95,11 @@ class MimicRoute:
         if modality == "ehr":
             return ehr_estimate(self.source, self.config, self.catalogue)
         return items(self.source, self.config, modality)
+
+    def _weights(self, modality: str) -> weights.Weights:
+        encoded = [name for name in self.modalities if name in ENCODED]
+        given, synthetic = self.config.weights, self.source.synthetic
+        return weights.choose(given, modality, encoded, synthetic=synthetic)
 
     def _check_encoder(self) -> None:
         """Refuse an encoder or weights that no modality of this call can take."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cm2.cache import atomic
@@ -125,7 +126,18 @@ def test_weights_are_demanded_as_soon_as_the_data_are_not_synthetic(
     (own / "SYNTHETIC.json").unlink()
     with pytest.raises(ConfigError, match=f"--weights {modality}=PATH"):
         extract(config(own, tmp_path / "cache", modality))
-    assert not (tmp_path / "cache/stores").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("named", ["cxr=absent.safetensors", "cxr=hub:a/b@main", "cxr=random:x"])
+def test_weights_that_cannot_be_meant_are_refused_before_a_table_is_read(
+    named: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        extract(config(data, tmp_path / "cache", "ehr,cxr", weights=(named,)))
+    assert not (tmp_path / "cache").exists()
+    (planned,) = runner.plan(config(data, tmp_path / "cache", "cxr", weights=(named,)))
+    assert planned["missing"] == str(refused.value)
 
 
 # --- interrupted work ---------------------------------------------------------------------------
@@ -438,6 +450,24 @@ def test_a_dry_run_tells_the_work_and_writes_nothing(
     assert rows["cxr"]["missing"] == f"--weights cxr=PATH; 1 of {films} files"
     assert rows["report"]["items"] == Store.open(whole, "report").items.num_rows
     assert rows["ehr"]["missing"] == ""
+
+
+@pytest.mark.parametrize(
+    ("level", "views"), [("pooled", 0), ("pooled", 3), ("grid", 0), ("pixels", 0), ("files", 0)]
+)
+def test_a_dry_run_knows_how_large_films_are_at_every_level(
+    level: str, views: int, own: Path, tmp_path: Path
+) -> None:
+    (own / "SYNTHETIC.json").unlink()
+    given = ("random:0",) if level in ("pooled", "grid") else ()
+    call = config(own, tmp_path / "cache", "cxr", level=level, views=views, weights=given)
+    (planned,) = runner.plan(call)
+    assert planned["missing"] == ""
+    extract(call)
+    store = Store.open(tmp_path / "cache", "cxr")
+    arrays = store.manifest["arrays"].values()
+    held = sum(np.prod(a["shape"]) * np.dtype(a["dtype"]).itemsize for a in arrays)
+    assert planned["write_bytes"] == pytest.approx(held * store.items.num_rows, rel=0.01)
 
 
 def test_the_next_command_names_the_store_where_a_modality_has_several(
