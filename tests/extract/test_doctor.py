@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cm2.errors import ConfigError
 from cm2.extract import estimate
 from cm2.extract.config import ExtractConfig
 from cm2.extract.doctor import Check, doctor
@@ -80,20 +81,47 @@ def test_a_cache_below_a_file_cannot_be_used(tmp_path: Path) -> None:
 def test_checksums_are_compared(mimic4: Any, tmp_path: Path) -> None:
     root = mimic4.write(tmp_path / "root")
     assert not by_name(root, tmp_path, verify=True)["checksums"].ok
-    path = root / "icu" / "icustays.csv.gz"
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*.csv.gz")}
     lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()} icu/icustays.csv.gz",
+        *(f"{hashlib.sha256(p.read_bytes()).hexdigest()} {name}" for name, p in files.items()),
         f"{'0' * 64} icu/absent.csv.gz",
         f"{'0' * 64} ../root/icu/icustays.csv.gz",
     ]
-    (root / "SHA256SUMS.txt").write_text("\n".join(lines[:2]))
+    (root / "SHA256SUMS.txt").write_text("\n".join(lines[:-1]))
     found = by_name(root, tmp_path, verify=True)["checksums"]
     assert found.ok
-    assert found.detail == "1 files match, 1 listed ones are not here"
+    assert found.detail == f"{len(files)} files match, 1 listed ones are not here"
+    path = files["icu/icustays.csv.gz"]
     path.write_bytes(path.read_bytes() + b"\0")
     found = by_name(root, tmp_path, verify=True)["checksums"]
     assert not found.ok
     assert "icu/icustays.csv.gz" in found.detail
+
+
+def test_tables_that_are_links_are_compared_and_those_in_no_list_are_named(
+    mimic4: Any, tmp_path: Path
+) -> None:
+    disc = mimic4.write(tmp_path / "disc")
+    root = tmp_path / "root"
+    for path in disc.rglob("*.csv.gz"):
+        link = root / path.relative_to(disc)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.csv.gz"))
+    lines = [f"{hashlib.sha256((root / n).read_bytes()).hexdigest()}  {n}" for n in names]
+    (root / "SHA256SUMS.txt").write_bytes(b"\xff\n" + "\n".join(lines).encode())
+    found = by_name(root, tmp_path, verify=True)["checksums"]
+    assert (found.ok, found.detail) == (True, f"{len(names)} files match")
+    rest = [line for line in lines if "chartevents" not in line]
+    (root / "SHA256SUMS.txt").write_text("\n".join(rest))
+    found = by_name(root, tmp_path, verify=True)["checksums"]
+    assert not found.ok
+    assert "not checked: chartevents.csv.gz" in found.detail
+
+
+def test_verify_without_data_is_refused_not_ignored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data"):
+        doctor(None, tmp_path, verify=True)
 
 
 def test_a_missing_or_old_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
