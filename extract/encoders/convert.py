@@ -18,9 +18,11 @@ from ...cache import atomic
 from ...cache.fingerprint import canonical_json
 from ...errors import ConfigError, DataError, UnsupportedError
 from .pretraining import HEADER, NOT_STATED, PRETRAINED_ON, pretraining
+from .text_folder import TOKENIZER_FILES
 
 _NESTS = ("state_dict", "model_state_dict", "model", "module", "encoder")
-_BESIDE = (".json", ".txt", ".model")
+_WRAPPERS = ("module.", "model.")  # what training in parallel and Lightning put before each name
+_BESIDE = ("config.json", "preprocessor_config.json", *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def convert(
     target = _target(file, out)
     if not file.is_file():
         raise DataError(f"{file}: expected a file of weights, found none there")
+    if file.suffix == ".safetensors":
+        raise ConfigError(f"{file}: needs no conversion; give it to --weights as it is")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ConfigError(f"--sha256 {sha256}: expected 64 hexadecimal digits")
     content = file.read_bytes()  # once: what is hashed is what is opened
@@ -86,7 +90,7 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     if out is not None and target.parent == out:
         for beside in sorted(file.parent.iterdir()):
-            if beside.is_file() and beside.suffix in _BESIDE and not (out / beside.name).exists():
+            if beside.is_file() and beside.name in _BESIDE and not (out / beside.name).exists():
                 shutil.copyfile(beside, out / beside.name)
     written = atomic.write_bytes(target, image)
     return Converted(target, len(state), len(image), written, stated)
@@ -132,9 +136,12 @@ def _tensors(file: Path, image: bytes) -> dict[str, Any]:
             )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise UnsupportedError(f"{file}: the tensor {name} holds NaN or infinity")
-        state[name.removeprefix("module.")] = value.detach().contiguous().clone()
+        state[name] = value.detach().contiguous().clone()
     if not state:
         raise UnsupportedError(f"{file}: holds no tensor")
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): value for name, value in state.items()}
     return dict(sorted(state.items()))
 
 

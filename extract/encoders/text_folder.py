@@ -17,7 +17,7 @@ from .weights import INDEX, SINGLE, Weights, assign
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
@@ -135,7 +135,7 @@ class TextFolder:
     @cached_property
     def tokenizer_sha256(self) -> str:
         """Hash of everything that turns text into token ids, without what is only history."""
-        files = [self.path / name for name in _TOKENIZER_FILES if self._has(name)]
+        files = [self.path / name for name in TOKENIZER_FILES if self._has(name)]
         settings = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
         return fingerprint(
             {

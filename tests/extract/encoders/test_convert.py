@@ -61,6 +61,26 @@ def test_checkpoints_with_other_facts_around_the_tensors_are_read(
     assert torch.equal(found["b"], shared.T)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "module.model."])
+def test_what_a_trainer_puts_before_every_name_is_taken_off(wrapper: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.ckpt"
+    state = {f"{wrapper}{name}": value for name, value in nn.Linear(3, 2).state_dict().items()}
+    torch.save({"state_dict": state}, path)
+    assert set(load_file(convert(path, sha256(path)).path)) == {"weight", "bias"}
+
+
+def test_two_tensors_never_become_one(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"a": torch.zeros(1), "module.a": torch.ones(1)}, path)
+    assert set(load_file(convert(path, sha256(path)).path)) == {"a", "module.a"}
+
+
+def test_safetensors_need_no_conversion(pickled: Path) -> None:
+    done = convert(pickled, sha256(pickled)).path
+    with pytest.raises(ConfigError, match="needs no conversion"):
+        convert(done, sha256(done))
+
+
 class Bomb:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -126,7 +146,7 @@ def test_a_damaged_or_absent_file_and_an_impossible_target_are_refused(pickled: 
 def test_a_folder_takes_what_the_encoder_needs_besides_its_weights(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    for name in ("config.json", "vocab.txt", "README.md"):
+    for name in ("config.json", "vocab.txt", "README.md", "notes.txt", "patients.json"):
         (source / name).write_text(name)
     torch.save({"a": torch.ones(1)}, source / "pytorch_model.bin")
     weights = Weights("report", path=source)
