@@ -89,10 +89,10 @@ def export_labels(cache: Path, out: Path, cohort: str = "default", *, force: boo
         Number of rows.
 
     Raises:
-        ConfigError: The file is there.
+        ConfigError: The file is there, or its name is not that of a Parquet file.
         DataError: The cohort has no labels.
     """
-    refuse_existing(out, force)
+    refuse_labels(out, force)
     opened = Cohort.open(cache, cohort)
     stays = opened.stays
     if not opened.tasks:
@@ -137,6 +137,13 @@ def refuse_existing(out: Path, force: bool) -> None:
     """Raise ConfigError when a file is in the way."""
     if out.exists() and not force:
         raise ConfigError(f"{out} exists. Choose another name, or say --force to replace it.")
+
+
+def refuse_labels(out: Path, force: bool) -> None:
+    """Raise ConfigError when a table of labels cannot be written under a name."""
+    refuse_existing(out, force)
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--labels {out}: expected a name that ends in .parquet")
 
 
 def _prediction_times(cohort: Cohort) -> list[object]:
@@ -205,4 +212,4 @@ def _ids(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.to_pylist(), dtype=object)
 
 
-__all__ = ["export_arrays", "export_labels", "refuse_existing"]
+__all__ = ["export_arrays", "export_labels", "refuse_existing", "refuse_labels"]

@@ -178,6 +178,11 @@ def _verify_cohort(cache: Path, name: str) -> None:
     cohort = Cohort.open(cache, name)
     for modality in cohort.modalities:
         cohort.links(modality)
+        if not list((cache / STORES / modality).glob(f"*/{MANIFEST}")):
+            raise IntegrityError(
+                f"{cache / STORES / modality} has no finished store, and the cohort {name!r} links "
+                f"its vectors. {extract_again(cache, modality, name)}"
+            )
     for path in sorted((cache / COHORTS / name).rglob("*.json")):
         atomic.read_json(path, "Delete it and run the same `cm2 extract` again.")
 

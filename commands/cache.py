@@ -109,14 +109,15 @@ def cache_export(
     ] = False,
 ) -> None:
     """Write the arrays of every stay as HDF5, and the labels as a table."""
-    from ..cache.export import export_arrays, export_labels, refuse_existing
+    from ..cache.export import export_arrays, export_labels, refuse_existing, refuse_labels
 
     files = [file for file in (out, labels) if file is not None]
     if not files or out == labels:
         raise ConfigError("Say where to write: --out FILE.h5, --labels FILE.parquet, or both.")
-    for file in files:
-        refuse_existing(file, force)
+    if labels is not None:
+        refuse_labels(labels, force)
     if out is not None:
+        refuse_existing(out, force)
         names = [name.strip() for name in modalities.split(",") if name.strip()]
         export_arrays(cache, out, cohort, names, force=force)
     if labels is not None:

@@ -252,3 +252,15 @@ def test_the_command_writes_both_and_reminds_of_the_terms_of_use(
     assert isinstance(CliRunner().invoke(cache_app, arguments).exception, ConfigError)
     assert not out.exists()  # nothing is written when one of both is in the way
     assert isinstance(CliRunner().invoke(cache_app, ["export", str(cache)]).exception, ConfigError)
+
+
+def test_labels_under_another_name_than_that_of_their_kind_leave_no_arrays_behind(
+    cache: Path, tmp_path: Path
+) -> None:
+    out, labels = tmp_path / "x.h5", tmp_path / "labels.csv"
+    arguments = ["export", str(cache), "--out", str(out), "--labels", str(labels)]
+    failed = CliRunner().invoke(cache_app, arguments).exception
+    assert isinstance(failed, ConfigError)
+    assert "ends in .parquet" in str(failed)
+    assert not out.exists()
+    assert not labels.exists()

@@ -88,6 +88,14 @@ def test_verify_finds_every_file_that_was_altered(cache: Path, run: Path) -> Non
     assert upkeep.verify(cache) == []
 
 
+def test_verify_names_a_store_that_is_gone_with_the_vectors_of_a_cohort(cache: Path) -> None:
+    (manifest,) = cache.glob("stores/cxr/*/manifest.json")
+    manifest.unlink()
+    (problem,) = upkeep.verify(cache)
+    assert "'default' links" in problem
+    assert "cm2 extract --modality cxr" in problem
+
+
 def test_verify_lists_all_problems_not_the_first_alone(cache: Path) -> None:
     for path in cache.glob("stores/*/*/shard-*.h5"):
         path.write_bytes(b"")
