@@ -78,7 +78,16 @@ class ExtractSummary:
         return {**asdict(self), "cache": str(self.cache)}
 
     def next_command(self) -> str:
-        """The command that trains on the first task; names a store where a modality has several."""
+        """The command that trains on the first task; names a store where a modality has several.
+
+        While a store is partial, it is the one that goes on with it.
+        """
+        partial = [m.name for m in self.modalities if not m.complete]
+        if partial:
+            return (
+                f"cm2 extract … --modality {','.join(partial)}, the other parts of --shard or "
+                "without --limit: what is not encoded yet counts as absent"
+            )
         command = f"cm2 fuse --cache {self.cache} --task {next(iter(self.tasks))}"
         command += f" --cohort {self.cohort}" if self.cohort != "default" else ""
         several = [len(stores_of(modality_folder(self.cache, m.name))) > 1 for m in self.modalities]

@@ -211,10 +211,14 @@ def test_a_limit_leaves_a_partial_store_that_a_full_call_completes(
     data: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    some = extract(config(data, cache, "report", limit=3)).modalities[0]
+    summary = extract(config(data, cache, "report", limit=3))
+    some = summary.modalities[0]
     assert (some.encoded, some.complete, some.stays) == (3, False, 3)
+    assert summary.next_command().startswith("cm2 extract … --modality report")
     assert Store.open(cache, "report").manifest["state"] == "partial"
-    rest = extract(config(data, cache, "report")).modalities[0]
+    summary = extract(config(data, cache, "report"))
+    assert summary.next_command().startswith("cm2 fuse")
+    rest = summary.modalities[0]
     assert rest.complete
     assert rest.encoded == rest.items - 3 > 0
     assert rest.stays == rest.items
