@@ -17,7 +17,7 @@ from ...cache.layout import modality_folder
 from ...cache.reader import Store, stores_of
 from ...errors import ConfigError
 from .. import combinations
-from ..config import MODELS, FuseConfig
+from ..config import MODELS, FuseConfig, unknown
 from ..drop import Drop
 from ..identity import identify
 from ..inert import unread
@@ -175,7 +175,7 @@ def parse_method(text: str) -> Line:
     """Read NAME, NAME:PRESET, and +OPTION=VALUE behind it, such as `cm2+align=none+K=1`.
 
     Raises:
-        ConfigError: Anything else.
+        ConfigError: Anything else; the nearest method is named.
     """
     from ...options import read_settings
 
@@ -186,6 +186,8 @@ def parse_method(text: str) -> Line:
     before, _, preset = name.rpartition(":")
     if before in MODELS or before.rpartition(":")[0].endswith(".py"):
         name, options = before, {"preset": preset, **options}
+    if name not in MODELS and ":" not in name:
+        raise ConfigError(f"--methods {text}: {unknown('method', name, MODELS)}")
     line = method(name, **options)
     return replace(line, key=text, title=line.title.replace(name, short(name)))
 

@@ -200,7 +200,7 @@ def require_all(sweep: SweepDir) -> None:
         shown = [f"{name}: {reason}" for name, reason in list(failures.items())[:5]]
         more = f"\n  … and {len(failures) - 5} more" if len(failures) > 5 else ""
         raise RejectsError(
-            f"{len(failures)} runs failed:\n  "
+            f"{len(failures)} run{'s' * (len(failures) > 1)} failed:\n  "
             + "\n  ".join(shown)
             + f"{more}\nThe others are finished. --retry tries the failed ones again."
         )

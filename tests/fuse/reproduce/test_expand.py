@@ -86,6 +86,13 @@ def test_a_method_that_is_not_built_in_is_named(
     assert any("DAFT is left out: there is no method 'daft'" in text for text in found.skipped)
 
 
+def test_a_method_that_the_user_misspells_is_an_error_and_nothing_is_left_out(
+    iv: Path, asking: Asking
+) -> None:
+    with pytest.raises(ConfigError, match=r"--methods drfuse2: .*Did you mean 'drfuse'"):
+        plan("table2", asking(iv, methods=("concat", "drfuse2")))
+
+
 @pytest.mark.parametrize("preset", ["paper", "reference"])
 def test_options_of_cm2_go_to_cm2_alone(iv: Path, asking: Asking, preset: str) -> None:
     (room,) = plan("table3", asking(iv, options={"preset": preset, "K": 3, "copula_dim": 0})).rooms
