@@ -26,7 +26,6 @@ logger = logging.getLogger("cm2.extract.events")
 
 PREDICTION_HOURS = 48
 RULES_VERSION = 1
-BLOCK_ROWS = 1_000_000
 _REMEDY = "Run the same `cm2 extract` again: it reads the source tables anew."
 _COMA = ("eye opening", "motor response", "verbal response", "total")
 
@@ -197,13 +196,7 @@ def _whole(
     charted = _count(found)
     found = found.drop_nulls("value")
     readable = _count(found)
-    blocks = 1 + found.height // BLOCK_ROWS  # of stays: grouping everything at once costs memory
-    found = pl.concat(
-        [
-            _deduplicated(found.filter(pl.col("stay_id") % blocks == block), catalogue)
-            for block in range(blocks)
-        ]
-    )
+    found = _deduplicated(found, catalogue)
     counts = {
         name: {
             "charted": charted.get(i, 0),
@@ -339,8 +332,14 @@ def _first_bad(event: EventTable, kinds: dict[str, Kind]) -> Exception:
 
 
 def _deduplicated(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """Keep the largest value of each stay, time and variable."""
-    found = found.group_by("stay_id", "seconds", "variable").agg(pl.col("value").max())
+    """Keep the largest value of each stay, time and variable.
+
+    Sorting takes half the time of grouping, since the rows of a stay lie side by side already.
+    """
+    place = ["stay_id", "seconds", "variable"]
+    found = found.sort(*place, "value")
+    last = pl.any_horizontal(pl.col(name) != pl.col(name).shift(-1) for name in place)
+    found = found.filter(last.fill_null(True))  # the very last row has none behind it
     if catalogue.preset == "corrected":
         return _coma_total(found, catalogue)
     return _reference_places(found, catalogue)

@@ -330,19 +330,6 @@ def test_the_cached_table_can_be_read_by_anybody(mimic3: Any, tmp_path: Path) ->
     assert frame.filter(pl.col("variable").cast(pl.String) == "Glucose")["value"].to_list() == [110]
 
 
-@pytest.mark.parametrize("preset", ["corrected", "reference"])
-def test_the_size_of_the_blocks_changes_nothing(
-    shared: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = open_source(shared / "data" / "mimiciv_demo")
-    kept, _ = select(source)
-    whole = events.measure(source, kept, published(preset))[0]
-    monkeypatch.setattr(events, "BLOCK_ROWS", 3000)
-    parts = events.measure(source, kept, published(preset))[0]
-    assert whole[0].equals(parts[0])
-    assert whole[1] == parts[1]
-
-
 def test_gz_members_may_be_several(mimic3: Any, charted: Chart, tmp_path: Path) -> None:
     add(mimic3, charted(646, 1, "91"))
     root = mimic3.write(tmp_path)
