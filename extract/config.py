@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..settings import DEFAULT_CACHE, read_toml
+from .encoders import ENCODED
 
 MODALITIES = ("ehr", "cxr", "report", "note", "static")
 PREDICTION_HOURS = 48
@@ -400,6 +401,10 @@ class ExtractConfig(BaseModel):
     def encodes_films(self) -> bool:
         """Whether films become vectors."""
         return self.level in ("pooled", "grid")
+
+    def encodes(self, modality: str) -> bool:
+        """Whether a modality of MIMIC goes through an encoder of films or texts."""
+        return modality in ENCODED and (modality != "cxr" or self.encodes_films)
 
     @property
     def own_data(self) -> bool:

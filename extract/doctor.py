@@ -66,10 +66,10 @@ def doctor(data: Path | None, cache: Path, verify: bool) -> list[Check]:
     Raises:
         ConfigError: There are no data to verify.
     """
-    checks = [*_environment(), *_machine()]
-    needed, tables = 0, list[Path]()
     if data is None and verify:
         raise ConfigError("--verify compares the files of a release: name its folder with --data")
+    checks = [*_environment(), *_machine()]
+    needed, tables = 0, list[Path]()
     if data is not None:
         try:
             source = open_source(data)

@@ -45,7 +45,7 @@ def items(source: Source, config: ExtractConfig, modality: str) -> Estimate:
     """
     missing: list[str] = []
     encoded = [name for name in config.modality if name in ENCODED]
-    if modality in ENCODED and (modality != "cxr" or config.encodes_films):
+    if config.encodes(modality):
         try:
             weights.choose(config.weights, modality, encoded, synthetic=source.synthetic)
         except CM2Error as error:

@@ -50,8 +50,7 @@ class MimicRoute:
         """Open the cohort, build it if absent, look again when the tables have changed since."""
         config = self.config
         for modality in self.modalities:  # before tables are read for minutes
-            if modality in ENCODED and (modality != "cxr" or config.encodes_films):
-                self._weights(modality)
+            self._weights(modality)
         if Cohort.exists(config.cache, config.cohort):
             cohort = Cohort.open(config.cache, config.cohort)
             check(cohort, self.source, config)
@@ -71,11 +70,10 @@ class MimicRoute:
             return ehr.plan(self.source, cohort, self.config, self.catalogue)
         if modality == "static":
             return static.plan(self.source, cohort)
-        if modality == "cxr" and not self.config.encodes_films:
-            return cxr.plan(self.source, cohort, self.config, None)
         chosen = self._weights(modality)
         if modality == "cxr":
             return cxr.plan(self.source, cohort, self.config, chosen)
+        assert chosen is not None  # texts are always encoded
         if modality == "note":
             return notes.plan(self.source, cohort, self.config, chosen)
         return reports.plan(self.source, cohort, self.config, chosen)
@@ -96,7 +94,10 @@ class MimicRoute:
             return ehr_estimate(self.source, self.config, self.catalogue)
         return items(self.source, self.config, modality)
 
-    def _weights(self, modality: str) -> weights.Weights:
+    def _weights(self, modality: str) -> weights.Weights | None:
+        """The weights of a modality; None where nothing is encoded."""
+        if not self.config.encodes(modality):
+            return None
         encoded = [name for name in self.modalities if name in ENCODED]
         given, synthetic = self.config.weights, self.source.synthetic
         return weights.choose(given, modality, encoded, synthetic=synthetic)

@@ -38,7 +38,7 @@ class ImageEncoder:
         weights: Where its weights come from.
         device: auto, cpu, cuda or cuda:N.
         batch: Images per forward pass; by default what is fastest on the device.
-        precision: fp32 or bf16 (autocast).
+        precision: fp32 or bf16.
         side: Short side to which films are resized; 7/8 of it are seen.
 
     Raises:
