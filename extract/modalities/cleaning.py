@@ -16,7 +16,6 @@ KG_PER_LB = 0.453592
 CM_PER_INCH = 2.54
 FAHRENHEIT_FROM = 79.0
 LIVING_FAHRENHEIT = 50.0
-_BOUNDS = ("low", "valid_low", "valid_high", "high")
 _REFERENCE_REFILL = {
     "Normal <3 secs": 0.0,
     "Brisk": 0.0,
@@ -28,17 +27,12 @@ _REFERENCE_REFILL = {
 def clean(rows: pl.LazyFrame, catalogue: Catalogue) -> pl.LazyFrame:
     """Replace the charted text in `value` by a number, float64, under the rules of its preset.
 
-    Lookups are joins with small tables: polars would hold back all rows for `replace_strict`.
+    Texts are looked up by a join: polars would hold back all rows for `replace_strict`.
 
     Args:
         rows: value, valuenum, valueuom (text), variable (uint8), unit, label.
         catalogue: The variables, and which rules.
     """
-    bounds = pl.LazyFrame(
-        [(i, v.low, v.valid_low, v.valid_high, v.high) for i, v in enumerate(catalogue.variables)],
-        schema={"variable": pl.UInt8, **dict.fromkeys(_BOUNDS, pl.Float64)},
-        orient="row",
-    )
     # One step per column: polars would compute a shared part anew in every branch that names it.
     if catalogue.preset == "reference":
         rows = (
@@ -47,16 +41,23 @@ def clean(rows: pl.LazyFrame, catalogue: Catalogue) -> pl.LazyFrame:
             .with_columns(value=_reference(catalogue))
         )
         return rows.drop("key", "number", "level")
-    inside = pl.col("value").is_between(pl.col("low"), pl.col("high"))
-    moved = pl.col("value").clip(pl.col("valid_low"), pl.col("valid_high"))
+    bound = {
+        name: pl.lit(
+            pl.Series([getattr(v, name) for v in catalogue.variables], dtype=pl.Float64)
+        ).gather(pl.col("variable"))
+        for name in ("low", "valid_low", "valid_high", "high")
+    }
+    inside = pl.col("value").is_between(bound["low"], bound["high"])
+    moved = pl.col("value").clip(bound["valid_low"], bound["valid_high"])
+    named = pl.col("variable").is_in([i for i, v in enumerate(catalogue.variables) if v.texts])
+    lower = pl.when(named).then(pl.col("text")).str.to_lowercase()
     return (
         rows.with_columns(text=_masked())
-        .with_columns(key=pl.col("text").str.to_lowercase(), number=_number(pl.col("text")))
+        .with_columns(key=lower, number=_number(pl.col("text")))
         .join(_levels(catalogue), on=["variable", "key"], how="left")
-        .join(bounds, on="variable", how="left")
         .with_columns(value=_corrected(catalogue))
         .with_columns(value=pl.when(inside).then(moved))
-        .drop("text", "key", "number", "level", *_BOUNDS)
+        .drop("text", "key", "number", "level")
     )
 
 
@@ -123,8 +124,8 @@ def _corrected(catalogue: Catalogue) -> pl.Expr:
     * Both bedside systems' spellings mean one level; eye opening `None` is the lowest.
     * Values outside the outlier bounds are missing, between outlier and valid moved to valid.
     """
-    text, number = pl.col("text"), pl.col("number")
-    unit = pl.col("unit")
+    number, unit = pl.col("number"), pl.col("unit")
+    text = pl.when(number.is_null()).then(pl.col("text"))  # the others need no second look
     fahrenheit = (number >= FAHRENHEIT_FROM) | ((unit == "degF") & (number >= LIVING_FAHRENHEIT))
     value = (
         pl.when(_is("Systolic blood pressure"))
