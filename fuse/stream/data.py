@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...cache.layout import FILM_VIEWS
 from ...cache.store import Store
 from ..config import FuseConfig
-from ..data import PREDICT_ROWS, FusionData, Rows
+from ..data import FusionData, Rows
 from ..models.interface import LEARNED, FusionBatch
 from .batch import RawBatch
 from .items import Items, Numbers, Texts, films_of
@@ -25,6 +25,8 @@ from .options import trunk_of, width_of
 from .processes import share
 
 Shapes = Mapping[str, tuple[int, ...]]
+JUDGED_ROWS = 32
+"""Rows encoded at once outside of steps; without gradients they take less than a step of 16."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class StreamData(FusionData):
     def batches(
         self,
         rows: Rows,
-        size: int = PREDICT_ROWS,
+        size: int = JUDGED_ROWS,
         noise: Shapes | None = None,
         seed: int = 0,
         epoch: int = 0,

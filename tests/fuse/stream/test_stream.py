@@ -156,6 +156,13 @@ def test_batches_read_ahead_are_those_read_in_turn(pixel_cache: Path, stream: Mo
     assert turn.loading.waited > 0
 
 
+def test_outside_of_steps_few_films_are_held_at_once(pixel_cache: Path, stream: ModuleType) -> None:
+    data, _ = opened(pixel_cache, stream.options())
+    rows = np.resize(data.rows("train"), 100)
+    sizes = [len(batch.y) for batch in data.batches(rows)]
+    assert sizes == [32, 32, 32, 4]
+
+
 def test_trunks_stand_still_while_they_are_frozen(pixel_cache: Path, stream: ModuleType) -> None:
     config = stream.options(epochs=3, freeze_trunk_epochs=1)
     data, model = opened(pixel_cache, config)
