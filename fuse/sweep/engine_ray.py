@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster import joined
-from ...errors import Interrupted, ResourceError
+from ...errors import CM2Error, ResourceError
 from ...progress import Stop, never
 from ..training.allocator import keep_freed_memory
 from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
@@ -51,10 +51,12 @@ def compute(
     with joined(None if on_gpu else jobs) as ray:
         try:
             yield from _run(ray, tasks, context, jobs, may, stop)
-        except ray.exceptions.RaySystemError as error:
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
             raise ResourceError(
-                f"The Ray cluster is lost ({type(error).__name__}). Finished epochs are stored; "
-                "the same command continues from there."
+                f"The Ray cluster is lost, or a node or the disk of one ({type(error).__name__}). "
+                "Finished epochs are stored; the same command continues from there."
             ) from error
 
 
@@ -81,7 +83,7 @@ def _run(
                 outcome = _outcome(ray, handle, doing.pop(handle))
                 outcome.raise_fatal()
                 yield outcome
-    except (Interrupted, KeyboardInterrupt):
+    except (CM2Error, KeyboardInterrupt):
         for handle in doing:
             ray.cancel(handle, force=False)
         ray.wait([*doing], num_returns=len(doing), timeout=_GRACE) if doing else None

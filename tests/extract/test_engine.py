@@ -6,15 +6,17 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cm2.cache.store import EncodedShard, Reject, Space
-from cm2.errors import ConfigError, Interrupted
-from cm2.extract import engine
+from cm2.errors import ConfigError, Interrupted, ResourceError
+from cm2.extract import engine, engine_ray
 from cm2.extract.config import ExtractConfig
 from cm2.extract.engine import encode
 from cm2.extract.work import Plan, Work
@@ -233,6 +235,49 @@ def test_two_extractions_of_one_space_in_one_ray_each_have_their_own_rows(tmp_pa
     finally:
         ray.shutdown()
     assert content(tmp_path / "tripled") == content(tmp_path / "whole")
+
+
+class Stuck(Doubling):
+    """Waits for a long time, but for the first shard, where it raises."""
+
+    def __call__(self, work: Sequence[Work]) -> EncodedShard:
+        for _ in range(600 if work[0].payload > 0 else 0):
+            time.sleep(0.1)
+        raise ConfigError("weights.safetensors is not here")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_is_left_at_work_in_a_ray_of_the_user(tmp_path: Path) -> None:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(ConfigError):
+            make(tmp_path / "c", Stuck(), engine="ray")
+        until = time.monotonic() + 20
+        while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert ray.available_resources().get("CPU") == 2
+    finally:
+        ray.shutdown()
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_lost_node_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    class Ray:
+        exceptions = ray.exceptions
+
+        def remote(self, **_: object) -> NoReturn:
+            raise ray.exceptions.NodeDiedError("its heartbeat is missing")
+
+    monkeypatch.setattr(engine_ray, "joined", lambda _: nullcontext(Ray()))
+    with pytest.raises(ResourceError, match=r"NodeDiedError.*the same command continues"):
+        make(tmp_path / "c", engine="ray", workers=1)
 
 
 @needs_ray
