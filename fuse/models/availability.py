@@ -33,13 +33,6 @@ class Availability(FusionModel):
         self.options = AvailabilityOptions.of(config)
         self.odds = nn.Parameter(torch.zeros(2 ** len(self.specs), targets))
 
-    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """None."""
-        return {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Nothing beside `fit`."""
-
     @torch.no_grad()
     def fit(self, batches: Iterable[FusionBatch]) -> None:
         """Count events by pattern; a pattern that no stay has takes the rate of all."""

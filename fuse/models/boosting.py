@@ -37,13 +37,6 @@ class Boosting(FusionModel):
         self.table = StayTable(self.specs, self.options.components)
         self.trees = Trees(targets, self.options.candidates() * STEP, self.options.leaves)
 
-    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """None."""
-        return {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Nothing beside `fit`."""
-
     @torch.no_grad()
     def fit(self, batches: Iterable[FusionBatch]) -> None:
         """Grow all trees.

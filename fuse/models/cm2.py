@@ -128,7 +128,7 @@ class CM2(FusionModel):
         if self.config.objective == "paper":
             _log.warning(PAPER)
         batches = list(batches)
-        self.encoders.start(batches)
+        super().start(batches)
         available = torch.cat([batch.available for batch in batches])
         for spec, n in zip(self.specs, available.sum(0).tolist(), strict=True):
             if n < max(2, self.config.K):

@@ -56,10 +56,6 @@ class Concat(FusionModel):
         shapes |= {"dropout.head": (self.config.fusion_hidden,)}
         return shapes | ({"withheld": (M,)} if self.options.modality_dropout else {})
 
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
-
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
         kept = keep_some(

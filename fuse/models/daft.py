@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -119,10 +119,6 @@ class DAFT(FusionModel):
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the anchor's embedding."""
         return {"dropout.tokens": (self.config.hidden,)} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -61,10 +61,6 @@ class DrFuse(FusionModel):
         """Dropout of the shared and of the distinct features."""
         tokens = (len(self.specs), 2 * self.config.hidden)
         return {"dropout.tokens": tokens} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.readers.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

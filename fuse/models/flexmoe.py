@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -126,10 +126,6 @@ class FlexMoE(FusionModel):
         """Dropout of the embeddings and of the gathered tokens."""
         tokens, head = (len(self.specs), self.config.hidden), (self.config.hidden,)
         return {"dropout.tokens": tokens, "dropout.head": head} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

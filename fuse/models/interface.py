@@ -254,21 +254,30 @@ class FusionModel(nn.Module, ABC):
         self.targets = targets
         self.register_buffer("class_weights", torch.ones(2, targets))
 
-    @abstractmethod
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Name the random numbers a forward pass needs, with the shape for one stay.
 
         Args:
             training: Whether dropout acts.
         """
+        return {}
 
     @abstractmethod
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
 
-    @abstractmethod
     def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit what must be known before the first step (normalisers) to the training rows."""
+        """Fit what must be known before the first step: the normalisers of all readers.
+
+        Args:
+            batches: The training rows, without noise.
+        """
+        from .encoders import Readers  # which knows this file
+
+        batches = list(batches)
+        for part in self.modules():
+            if isinstance(part, Readers):
+                part.start(batches)
 
     def lacks(self, parts: Mapping[str, int]) -> str | None:
         """Say what the stored values lack for this model; None if nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -100,10 +100,6 @@ class Interleaved(FusionModel):
         tokens = (len(self.specs), self.config.hidden)
         head = (len(self.specs) * self.config.hidden,)
         return {"dropout.tokens": tokens, "dropout.head": head} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.readers.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

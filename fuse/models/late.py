@@ -45,10 +45,6 @@ class Late(FusionModel):
         tokens = (len(self.specs), self.config.hidden)
         return {"dropout.tokens": tokens} if training else {}
 
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
-
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""
         z = self.encoders(batch)

@@ -50,13 +50,6 @@ class Logistic(FusionModel):
         self.linear = nn.Linear(2 * F + len(self.specs), targets).double()
         self._path: list[tuple[float, Tensor, Tensor]] = []
 
-    def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
-        """None."""
-        return {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Nothing beside `fit`."""
-
     @torch.no_grad()
     def fit(self, batches: Iterable[FusionBatch]) -> None:
         """Fit one solution for every strength of the penalty, the strongest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -96,10 +96,6 @@ class MMTM(FusionModel):
         """Dropout of the embeddings."""
         tokens = (len(self.specs), self.config.hidden)
         return {"dropout.tokens": tokens} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def gated(self, states: list[Tensor], real: list[Tensor]) -> list[Tensor]:
         """Let every block act, one after the other.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -57,10 +57,6 @@ class ShaSpec(FusionModel):
         tokens = (len(self.specs), self.config.hidden)
         head = (self.config.fusion_hidden,)
         return {"dropout.tokens": tokens, "dropout.head": head} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -46,10 +46,6 @@ class Single(FusionModel):
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """Dropout of the embedding."""
         return {"dropout.tokens": (1, self.config.hidden)} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normaliser."""
-        self.encoders.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

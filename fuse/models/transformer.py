@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -46,10 +46,6 @@ class TokenTransformer(FusionModel):
         shapes: dict[str, tuple[int, ...]] = {"dropout.tokens": (M, self.config.hidden)}
         shapes |= {"dropout.head": (self.config.fusion_hidden,)}
         return shapes | ({"withheld": (M,)} if self.options.modality_dropout else {})
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def forward(self, batch: FusionBatch, hyper: Hyper) -> FusionOutput:
         """Predict and judge a batch."""

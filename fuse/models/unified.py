@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -35,10 +35,6 @@ class Unified(FusionModel):
         """Dropout of the embeddings."""
         tokens = (len(self.specs), self.config.hidden)
         return {"dropout.tokens": tokens} if training else {}
-
-    def start(self, batches: Iterable[FusionBatch]) -> None:
-        """Fit the normalisers."""
-        self.encoders.start(batches)
 
     def embed(self, batch: FusionBatch, hyper: Hyper) -> tuple[Tensor, Tensor]:
         """Embeddings ``(B, M, D)`` before and after dropout."""

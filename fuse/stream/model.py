@@ -77,7 +77,7 @@ class Streamed(FusionModel):
 
     def noise(self, training: bool) -> dict[str, tuple[int, ...]]:
         """What the method draws, and the augmentation of every film."""
-        shapes = super().noise(training)  # type: ignore[safe-super]
+        shapes = super().noise(training)
         if training and self.config.augment:
             for m, trunk in zip(self.trunked, self.trunks, strict=True):
                 if isinstance(trunk, FilmTrunk):
@@ -90,7 +90,7 @@ class Streamed(FusionModel):
 
     def start(self, batches: Iterable[FusionBatch]) -> None:
         """Fit what must be known before the first step."""
-        super().start(self._vectors(batches))  # type: ignore[safe-super]
+        super().start(self._vectors(batches))
 
     def refresh(self, epoch: int, batches: Iterable[FusionBatch]) -> dict[str, float]:
         """Renew statistics; items are encoded only if the method asks for them."""

@@ -90,7 +90,7 @@ def test_options_of_cm2_are_refused(mine: Path) -> None:
         (
             "from cm2.fuse.models.interface import FusionModel\n"
             "class MyFusion(FusionModel):\n    absence = 'none'\n",
-            "lacks forward, noise, start",
+            "lacks forward",
         ),
         ("def broken(:\n", "SyntaxError"),
     ],
