@@ -8,24 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-# Runs the command line and dies of SIGKILL before the N-th durable step (write, fsync, rename).
-KILLED = """
-import os, signal, sys
-from cm2.cache import atomic
-left = int(sys.argv.pop(1))
-def step(name):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-atomic.step_hook = step
-from cm2.cli import main
-main()
-"""
 
 SMALL = ["--task", "ihm", "--hidden", "16", "--epochs", "4"]
 FUSE = [*SMALL, "--fusion-hidden", "16"]
@@ -36,11 +22,9 @@ FUSE += ["--K", "3", "--copula", "frank", "--impute", "conditional", "--copula-d
 TIMED = {"run.json", "log.jsonl", "report.html", "provenance.json", "lease.json"}
 
 
-def run(*arguments: str, kill_at: int | None = None) -> subprocess.CompletedProcess[str]:
-    program = "from cm2.cli import main; main()" if kill_at is None else KILLED
-    first = [] if kill_at is None else [str(kill_at)]
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program, *first, *arguments],
+        [sys.executable, "-m", "cm2", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -94,13 +78,13 @@ def cache(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.fault
 def test_a_killed_extraction_repeated_ends_with_the_same_bytes(
-    source: Path, cache: Path, tmp_path: Path
+    source: Path, cache: Path, tmp_path: Path, killed: Callable[..., bool]
 ) -> None:
     target = tmp_path / "cache"
     arguments = ["extract", "--data", str(source), "--cache", str(target), "--modality", "all"]
-    for kill_at in (3, 9, 17, 30, 44):
-        killed = run(*arguments, kill_at=kill_at)
-        if killed.returncode != -signal.SIGKILL:
+    assert killed(3, *arguments)
+    for step in (9, 17, 30, 44):
+        if not killed(step, *arguments):
             break  # everything was written before that step
     assert run(*arguments).returncode == 0
     for part in ("cohorts", "events", "stores"):
@@ -108,11 +92,14 @@ def test_a_killed_extraction_repeated_ends_with_the_same_bytes(
 
 
 @pytest.mark.fault
-def test_a_killed_training_repeated_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+def test_a_killed_training_repeated_ends_with_the_same_bytes(
+    cache: Path, tmp_path: Path, killed: Callable[..., bool]
+) -> None:
     target = tmp_path / "cache"
     shutil.copytree(cache, target, ignore=shutil.ignore_patterns("runs"))
-    for kill_at in (2, 11, 23, 37, 5, 60):
-        if run("fuse", "--cache", str(target), *FUSE, kill_at=kill_at).returncode == 0:
+    assert killed(2, "fuse", "--cache", str(target), *FUSE)
+    for step in (11, 23, 37, 5, 60):
+        if not killed(step, "fuse", "--cache", str(target), *FUSE):
             break
     done = run("fuse", "--cache", str(target), *FUSE)
     assert done.returncode == 0, done.stderr

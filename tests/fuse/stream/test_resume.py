@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,21 +116,6 @@ def test_a_failure_at_any_of_ten_writes_leaves_a_run_that_ends_the_same(
         shutil.rmtree(place)
 
 
-KILLED = """
-import os, signal, sys
-from cm2.cache import atomic
-left = int(sys.argv.pop(1))
-def step(name):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-atomic.step_hook = step
-from cm2.cli import main
-main()
-"""
-
-
 def command(options: dict[str, object], cache: Path, out: Path) -> list[str]:
     words = ["fuse", "--cache", str(cache), "--out", str(out), "--save-steps", "2"]
     for name, value in options.items():
@@ -142,12 +126,15 @@ def command(options: dict[str, object], cache: Path, out: Path) -> list[str]:
 
 @pytest.mark.fault
 def test_a_killed_process_is_continued_by_the_same_command(
-    pixel_cache: Path, stream: ModuleType, place: Path, whole: dict[str, str]
+    pixel_cache: Path,
+    stream: ModuleType,
+    place: Path,
+    whole: dict[str, str],
+    killed: Callable[..., bool],
 ) -> None:
     options = {**stream.TINY, **stream.CM2, "batch_size": 8}
     words = command(options, pixel_cache, place)
-    done = subprocess.run([sys.executable, "-c", KILLED, "40", *words], check=False, timeout=300)
-    assert done.returncode == -signal.SIGKILL
+    assert killed(40, *words)
     assert not RunDir.open(place).finished
     done = subprocess.run([sys.executable, "-m", "cm2", *words], check=False, timeout=300)
     assert done.returncode == 0

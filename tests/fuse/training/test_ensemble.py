@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -307,20 +305,11 @@ def test_memory_bounds_a_chunk(small_cache: Path, monkeypatch: pytest.MonkeyPatc
     assert largest_chunk([small] * 9, data) == 1
 
 
-KILLER = """
-import os, signal, sys
+TRAIN = """
 from pathlib import Path
-from cm2.cache import atomic
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.training.ensemble import train_ensemble
-configs, cache, out, fatal = eval(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-seen = 0
-def hook(step):
-    global seen
-    seen += 1
-    if seen == int(fatal):
-        os.kill(os.getpid(), signal.SIGKILL)
-atomic.step_hook = hook
+configs, cache, out = eval(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 outs = [out / f"member{i}" for i in range(len(configs))]
 train_ensemble([FuseConfig.of(one) for one in configs], cache, outs)
 """
@@ -329,12 +318,10 @@ train_ensemble([FuseConfig.of(one) for one in configs], cache, outs)
 @pytest.mark.fault
 @pytest.mark.parametrize("fatal", [20, 47])
 def test_kill_9_leaves_members_that_end_the_same(
-    small_cache: Path, tmp_path: Path, fatal: int
+    small_cache: Path, tmp_path: Path, killed: Callable[..., bool], fatal: int
 ) -> None:
     options = [{**TINY, "model": "concat", "epochs": 3, "seed": seed} for seed in (1, 2)]
-    command = [sys.executable, "-c", KILLER, repr(options), str(small_cache), str(tmp_path)]
-    ended = subprocess.run([*command, str(fatal)], check=False, capture_output=True)
-    assert ended.returncode == -9, ended.stderr
+    assert killed(fatal, repr(options), str(small_cache), str(tmp_path), program=TRAIN)
     members = [FuseConfig.of(one) for one in options]
     expected = together(members, small_cache, tmp_path / "undisturbed")
     for found, other in zip(together(members, small_cache, tmp_path), expected, strict=True):

@@ -175,21 +175,11 @@ def test_a_failure_at_any_write_leaves_a_run_that_ends_the_same(
         shutil.rmtree(place)
 
 
-KILLER = """
-import os, signal, sys
+FUSE = """
 from pathlib import Path
-from cm2.cache import atomic
-from cm2.fuse.config import COPULAS, FuseConfig
+from cm2.fuse.config import FuseConfig
 from cm2.fuse.training.trainer import fuse
-options, cache, out, fatal = eval(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-seen = 0
-def hook(step):
-    global seen
-    seen += 1
-    if seen == int(fatal):
-        os.kill(os.getpid(), signal.SIGKILL)
-atomic.step_hook = hook
-fuse(FuseConfig.of(options), cache, out)
+fuse(FuseConfig.of(eval(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
@@ -198,11 +188,13 @@ fuse(FuseConfig.of(options), cache, out)
     [30, *(pytest.param(n, marks=pytest.mark.fault) for n in (2, 6, 9, 14, 19, 25, 33, 40, 48))],
 )
 def test_kill_9_leaves_a_run_that_ends_the_same(
-    small_cache: Path, place: Path, undisturbed: dict[str, str], fatal: int
+    small_cache: Path,
+    place: Path,
+    undisturbed: dict[str, str],
+    killed: Callable[..., bool],
+    fatal: int,
 ) -> None:
-    command = [sys.executable, "-c", KILLER, repr(TINY), str(small_cache), str(place), str(fatal)]
-    ended = subprocess.run(command, check=False, capture_output=True)
-    assert ended.returncode == -9, ended.stderr
+    assert killed(fatal, repr(TINY), str(small_cache), str(place), program=FUSE)
     fuse(config(), small_cache, place)
     assert {k: v for k, v in digests(place).items() if not k.endswith(".tmp")} == undisturbed
 
