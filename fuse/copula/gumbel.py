@@ -112,7 +112,9 @@ class Gumbel(Archimedean):
             near_decay = torch.where(tiny, loss * (1.0 + 0.5 * remainder), near_decay)
             far_decay = -torch.logsumexp(log_weights - exponents, -1)
             far_decay = far_decay / torch.where(near, 1.0, growth)
-            second = torch.where(near, near_decay, far_decay).clamp(min=0.0)
+            second = torch.where(near, near_decay, far_decay)
+            # not clamp(min=0), whose gradient is 0 at 0: that is theta = 1
+            second = torch.where(second < 0, 0.0, second)
             log_g = log_growth + first + log1p_scaled(second, -first)
             return unless_unknown(n == 0, target, pair_from_log_hazard(log_g))
 

@@ -389,6 +389,23 @@ def test_the_gradient_passes_smoothly_through_independence(family: str, border: 
     torch.testing.assert_close(at, difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("M", [2, 3, 4])
+def test_gumbel_conditionals_have_their_one_sided_gradient_at_independence(M: int) -> None:
+    copula = get_copula("gumbel")
+    u = _uniforms(30, M, seed=5)
+
+    def logits(theta: Tensor) -> Tensor:
+        h = copula.conditional(*_pair(u), {"theta": theta})
+        return (h[0] - h[1]).sum()
+
+    theta = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (at,) = torch.autograd.grad(logits(theta), theta)
+    step = 1e-5
+    one, two = (logits(1.0 + k * torch.full((), step, dtype=torch.float64)) for k in (1, 2))
+    forward = (4.0 * one - two - 3.0 * logits(theta.detach())) / (2.0 * step)
+    torch.testing.assert_close(at, forward, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("family", DEPENDENT)
 def test_strong_dependence_puts_the_mass_on_the_diagonal(family: str) -> None:
     copula = get_copula(family)
