@@ -177,9 +177,9 @@ def _solve(
         return _solve_safely(log_small, roots, log_weights, means, stds)
     x, settled = _newton(log_small, roots, log_weights.exp(), means, stds)
     if not settled.all():
-        left = (~settled).nonzero(as_tuple=True)
+        left = ~settled  # not its indices: a point alone has no axis to index
         parts = (part[left] for part in (log_small, roots, log_weights, means, stds))
-        x = x.index_put(left, _solve_safely(*parts))
+        x = x.masked_scatter(left, _solve_safely(*parts))
     return x
 
 

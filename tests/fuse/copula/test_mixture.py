@@ -136,6 +136,15 @@ def test_inverse_holds_for_far_components_and_deep_tails(apart: float) -> None:
     assert error(again[1], log_sf) < 1e-8
 
 
+def test_inverse_takes_a_point_alone_where_plain_newton_does_not_settle() -> None:
+    mix = some_mixture(5, 6, apart=100.0)
+    z = torch.linspace(-30, 30, 601, dtype=torch.float64).unsqueeze(-1).expand(-1, 6)
+    log_u, log_sf = functions.complete(torch.special.log_ndtr(-z.abs()), z > 0)
+    together = rosenblatt_inverse(log_u, log_sf, mix)
+    for row in range(0, 601, 50):
+        assert torch.equal(rosenblatt_inverse(log_u[row], log_sf[row], mix), together[row])
+
+
 @pytest.mark.parametrize(("K", "apart", "narrow"), [(3, 5.0, 0.1), (6, 3.0, 0.01), (4, 30.0, 0.05)])
 def test_inverse_converges_for_thousands_of_awkward_mixtures(
     K: int, apart: float, narrow: float
