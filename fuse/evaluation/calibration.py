@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from .discrimination import Floats, checked
 
@@ -106,13 +107,9 @@ def calibration_fit(y: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None
     positive, negative = (odds[(labels == c) & (given > 0)] for c in (1, 0))
     if not positive.size or not negative.size:
         return CalibrationFit(None, None)
-    ones = np.ones_like(odds)
-    large = _logistic(ones[:, None], labels, given, odds)
     overlap = positive.min() < negative.max() and negative.min() < positive.max()
-    free = _logistic(np.stack([odds, ones], 1), labels, given, 0 * odds) if overlap else None
-    return CalibrationFit(
-        None if free is None else float(free[0]), None if large is None else float(large[0])
-    )
+    line = _logistic(odds, labels, given) if overlap else None
+    return CalibrationFit(None if line is None else line[0], _in_the_large(odds, labels, given))
 
 
 def logistic_line(y: ArrayLike, p: ArrayLike) -> tuple[float, float] | None:
@@ -125,21 +122,29 @@ def logistic_line(y: ArrayLike, p: ArrayLike) -> tuple[float, float] | None:
     if calibration_fit(labels, values).slope is None:
         return None
     values = np.clip(values, _TINY, 1 - _TINY)
-    odds = np.log(values) - np.log1p(-values)
-    line = _logistic(np.stack([odds, np.ones_like(odds)], 1), labels, given, 0 * odds)
-    return None if line is None else (float(line[0]), float(line[1]))
+    return _logistic(np.log(values) - np.log1p(-values), labels, given)
 
 
-def _logistic(design: Floats, y: Floats, weights: Floats, offset: Floats) -> Floats | None:
-    # Newton's method with step halving on the concave log likelihood
+def _in_the_large(odds: Floats, y: Floats, weights: Floats) -> float:
+    # The only root of a falling function. Newton's method would lose it on the plateaus between
+    # probabilities next to 0 and next to 1.
+    rate = logit(np.average(y, weights=weights))
+    low, high = rate - odds.max() - 1, rate - odds.min() + 1
+    return float(brentq(lambda shift: weights @ (y - expit(odds + shift)), low, high))
+
+
+def _logistic(odds: Floats, y: Floats, weights: Floats) -> tuple[float, float] | None:
+    # Slope and intercept by Newton's method with step halving on the concave log likelihood
+    design = np.stack([odds, np.ones_like(odds)], 1)
+
     def value(beta: Floats) -> float:
-        eta = design @ beta + offset
+        eta = design @ beta
         return float(weights @ (y * eta - np.logaddexp(0, eta)))
 
-    beta = np.zeros(design.shape[1])
+    beta = np.zeros(2)
     best = value(beta)
     for _ in range(100):
-        fitted = expit(design @ beta + offset)
+        fitted = expit(design @ beta)
         slope = design.T @ (weights * (y - fitted))
         curvature = (design.T * (weights * fitted * (1 - fitted))) @ design
         try:
@@ -150,5 +155,5 @@ def _logistic(design: Floats, y: Floats, weights: Floats, offset: Floats) -> Flo
             step = step / 2
         beta, best = beta + step, max(now, best)
         if np.abs(step).max() < 1e-10 * (1 + np.abs(beta).max()):
-            return beta
+            return float(beta[0]), float(beta[1])
     return None

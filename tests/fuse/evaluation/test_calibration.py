@@ -91,6 +91,18 @@ def test_extreme_probabilities_still_have_a_fit() -> None:
     assert 0 < fit.slope < 0.2
 
 
+@pytest.mark.parametrize(("events_at_0", "events_at_1"), [(1, 2), (2, 3), (1, 3), (2, 1), (3, 2)])
+def test_probabilities_of_0_and_1_alone_have_a_calibration_in_the_large(
+    events_at_0: int, events_at_1: int
+) -> None:
+    p = np.array([0.0] * 3 + [1.0] * 3)
+    y = np.array([i < events_at_0 for i in range(3)] + [i < events_at_1 for i in range(3)], float)
+    found = calibration_fit(y, p).intercept
+    assert found is not None
+    odds = logit(np.clip(p, 1e-12, 1 - 1e-12))
+    assert np.sum(y - expit(odds + found)) == pytest.approx(0, abs=1e-10)
+
+
 def test_separated_classes_have_no_slope_and_one_class_has_no_fit() -> None:
     # Newton's method stops somewhere here although the likelihood has no maximum
     far = expit([-4.093, -3.089, -0.13, 0.677, 3.574])
