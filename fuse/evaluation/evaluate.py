@@ -17,7 +17,15 @@ from ...progress import Progress, silent
 from ..group import RunGroup
 from ..rundir import FITTED, RunDir
 from .group import judge_group
-from .looks import NOTHING_MORE, Looks, by_group, by_target, from_validation, known_targets
+from .looks import (
+    NOTHING_MORE,
+    Looks,
+    by_group,
+    by_target,
+    from_validation,
+    known_targets,
+    same_stays,
+)
 from .subgroups import Grouping
 from .targets import summarise
 from .thresholds import decision_curve
@@ -125,6 +133,8 @@ def _evaluate(
             advance(1)
         if looks.threshold or looks.recalibrate != "none":
             metrics |= from_validation(run, predictions, looks, replicates, unit)
+            if not loaded.source:
+                metrics["notes"] += same_stays(predictions, looks)
             advance(1)
     if split in ("test", "all"):
         run.count_look(place)

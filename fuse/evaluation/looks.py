@@ -164,6 +164,27 @@ def from_validation(
     return result
 
 
+def same_stays(predictions: pa.Table, looks: Looks) -> list[str]:
+    """Say that stays are judged by what was fixed on themselves.
+
+    Args:
+        predictions: Of the run's own cohort, in the long form.
+        looks: What was asked for.
+    """
+    by_value = looks.threshold.startswith("p=")
+    fixed = ["threshold"] if looks.threshold and not by_value else []
+    fixed += ["correction"] if looks.recalibrate != "none" else []
+    known = predictions.filter(predictions["y"].is_valid())
+    validation = known.filter(pc.equal(known["split"], "val"))
+    stays, own = (len(pc.unique(part["stay_id"])) for part in (known, validation))
+    if not fixed or not own:
+        return []
+    return [
+        f"{own} of the {stays} stays are validation's, on which the {' and the '.join(fixed)} "
+        "had been fixed: what they show of it is too good."
+    ]
+
+
 def _fixed(
     fix: Callable[[ArrayLike, ArrayLike], Fixed], validation: dict[str, Target], names: list[str]
 ) -> dict[str, Fixed | ConfigError]:
@@ -181,4 +202,12 @@ def _fixed(
     return found
 
 
-__all__ = ["NOTHING_MORE", "Looks", "by_group", "by_target", "from_validation", "known_targets"]
+__all__ = [
+    "NOTHING_MORE",
+    "Looks",
+    "by_group",
+    "by_target",
+    "from_validation",
+    "known_targets",
+    "same_stays",
+]

@@ -12,6 +12,7 @@ import pytest
 from cm2.errors import DataError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.evaluate import evaluate, judge, notes
+from cm2.fuse.evaluation.looks import Looks
 from cm2.fuse.evaluation.metrics import summary
 from cm2.fuse.inference import predict
 from cm2.fuse.rundir import RunDir
@@ -104,3 +105,23 @@ def test_notes_are_logged_and_training_stays_named(
         evaluate(trained, small_cache, "all", replicates=0)
     assert "read the intervals" in caplog.text
     assert "stays are of the training split" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("split", "looks", "words"),
+    [
+        ("val", Looks(recalibrate="isotonic"), "on which the correction had"),
+        ("all", Looks(threshold="youden"), "on which the threshold had"),
+        ("val", Looks(threshold="youden", recalibrate="isotonic"), "the threshold and the corr"),
+        ("test", Looks(threshold="youden", recalibrate="isotonic"), ""),
+        ("val", Looks(threshold="p=0.3"), ""),
+    ],
+)
+def test_stays_judged_by_what_was_fixed_on_themselves_are_named(
+    trained: RunDir, small_cache: Path, split: str, looks: Looks, words: str
+) -> None:
+    found = evaluate(trained, small_cache, split, looks=looks, replicates=0)
+    said = [note for note in found["notes"] if "fixed" in note]
+    assert len(said) == bool(words)
+    own = trained.predictions("val")["y"].is_valid().to_pylist().count(True)
+    assert all(words in note and note.startswith(f"{own} of the {found['n']}") for note in said)
