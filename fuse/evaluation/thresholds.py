@@ -53,7 +53,8 @@ def choose(rule: str, y: ArrayLike, p: ArrayLike) -> float:
     labels, scores, _ = checked(y, p, probability=True)
     curve = threshold_curve(labels, scores)
     sensitivity = curve.true_positives / labels.sum()
-    specificity = 1 - curve.false_positives / (1 - labels).sum()
+    negatives = (1 - labels).sum()
+    specificity = (negatives - curve.false_positives) / negatives  # 1 - 7/100 is less than 0.93
     if kind == "youden":
         at = int(np.argmax(sensitivity + specificity))
     elif kind == "sensitivity":

@@ -31,6 +31,13 @@ def test_a_wanted_sensitivity_or_specificity_is_kept_as_tightly_as_possible() ->
     assert choose("p=0.2", Y, P) == 0.2
 
 
+@pytest.mark.parametrize("percent", range(1, 100))
+def test_a_specificity_that_is_reached_exactly_is_kept(percent: int) -> None:
+    y = np.array([0] * 100 + [1])
+    p = np.append(np.arange(100) / 100, 0.5)
+    assert choose(f"specificity={percent / 100}", y, p) == percent / 100
+
+
 def test_a_specificity_that_no_threshold_keeps_raises_no_alarm() -> None:
     at = choose("specificity=1", [0, 1, 0], [1.0, 0.5, 0.2])
     assert not (np.array([1.0]) >= at).any()
