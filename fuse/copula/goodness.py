@@ -17,6 +17,12 @@ ROWS = 512
 """Rows that a family is fitted to: one or two numbers need no more."""
 
 
+def spread(rows: int, most: int) -> Tensor:
+    """Positions of at most so many rows, evenly spaced: a table may be sorted by anything."""
+    kept = min(rows, most)
+    return torch.arange(kept) * rows // max(kept, 1)
+
+
 def fit(
     copula: Copula, start: Tensor, log_u: Tensor, log_sf: Tensor, available: Tensor, steps: int = 50
 ) -> Tensor:
@@ -60,7 +66,7 @@ def held_out(
 
     Args:
         training: log_u and log_sf ``(N, M, D)``, available ``(N, M)``; at most `ROWS` of them with
-            two modalities or more are used.
+            two modalities or more, evenly spaced, are used.
         unseen: The same of other rows.
 
     Returns:
@@ -77,7 +83,8 @@ def held_out(
             result[name] = 0.0
         else:
             M = seen[2].shape[1]
-            some_u, some_sf, some = (part[:ROWS] for part in seen)
+            rows = spread(len(seen[0]), ROWS)
+            some_u, some_sf, some = (part[rows] for part in seen)
             raw = fit(copula, copula.initial(M), some_u, some_sf, some, steps=20)
             log_u, log_sf, available = other
             value = copula.log_density(
@@ -113,4 +120,4 @@ def _together(log_u: Tensor, log_sf: Tensor, available: Tensor) -> tuple[Tensor,
     return log_u[rows].detach(), log_sf[rows].detach(), available[rows]
 
 
-__all__ = ["ROWS", "fit", "held_out", "pair_counts"]
+__all__ = ["ROWS", "fit", "held_out", "pair_counts", "spread"]

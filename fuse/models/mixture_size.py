@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..copula.goodness import spread
 from ..copula.mixture import Mixture, log_prob
 from ..random import key
 from .alignment import start_mixture
@@ -59,7 +60,7 @@ def held_out_by_size(
 
     Args:
         training: Copula coordinates ``(N, D_c)`` of stays that have the modality; at most `ROWS`
-            of them are used.
+            of them, evenly spaced, are used.
         unseen: The same of other stays, ``(n, D_c)``.
         own: The run's number of components, which the others are compared with.
         floor: Smallest standard deviation.
@@ -71,7 +72,7 @@ def held_out_by_size(
         (normal, stays taken as independent). A size with more components than training rows is
         left out; no sizes where a side has fewer than two rows.
     """
-    seen, other = training[:ROWS].cpu(), unseen.cpu()
+    seen, other = training.cpu()[spread(len(training), ROWS)], unseen.cpu()
     if min(len(seen), len(other)) < 2:
         return {"n": len(other), "sizes": {}}
     by_stay = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cm2.fuse.copula import COPULAS, get_copula
-from cm2.fuse.copula.goodness import fit, held_out
+from cm2.fuse.copula.goodness import ROWS, fit, held_out, spread
 
 Rows = tuple[Tensor, Tensor, Tensor]
 
@@ -30,6 +30,24 @@ def test_the_family_that_made_the_data_has_the_largest_held_out_likelihood(famil
     best = max(values, key=lambda name: values[name])
     assert best == family or (family == "gaussian" and values["student"] - values[family] < 2e-3)
     assert values[family] > 0.2 > values["independence"] == 0.0
+
+
+def test_training_rows_sorted_by_their_dependence_are_all_fitted_to() -> None:
+    parts = zip(drawn("gaussian", 0.0, 900, 0), drawn("gaussian", 0.7, 900, 1), strict=True)
+    seen = [torch.cat(part) for part in parts]
+    order = torch.randperm(1800, generator=torch.Generator().manual_seed(2))
+    unseen = drawn("gaussian", 0.4, 800, 3)
+    found = [held_out((a, b, c), unseen) for a, b, c in (seen, [part[order] for part in seen])]
+    assert found[0]["gaussian"] == pytest.approx(found[1]["gaussian"], abs=0.02)
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 7, 1_000_003])
+def test_the_rows_used_are_different_ones_over_the_whole_table(rows: int) -> None:
+    chosen = spread(rows, ROWS)
+    assert len(chosen) == min(rows, ROWS) == len(chosen.unique())
+    if rows:
+        assert chosen[0] == 0
+        assert rows - rows / len(chosen) - 1 <= chosen[-1] < rows
 
 
 def test_under_independence_no_family_tells_more() -> None:

@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from cm2.fuse.copula.goodness import spread
 from cm2.fuse.models.mixture_size import ROWS, SIZES, by_modality, held_out_by_size
 from cm2.fuse.random import key
 
@@ -37,7 +38,7 @@ def test_values_of_one_coordinate_are_those_of_sklearn() -> None:
             init_params="k-means++",
             random_state=SEED,
         )
-        scores[K] = mixture.fit(seen[:ROWS].numpy()).score_samples(other.numpy())
+        scores[K] = mixture.fit(seen[spread(len(seen), ROWS)].numpy()).score_samples(other.numpy())
         assert found["sizes"][str(K)]["value"] == pytest.approx(scores[K].mean(), abs=1e-10)
     one = found["sizes"]["1"]
     gap = scores[1] - scores[3]
@@ -46,6 +47,15 @@ def test_values_of_one_coordinate_are_those_of_sklearn() -> None:
     assert one["high"] < 0
     assert max(SIZES, key=lambda K: found["sizes"][str(K)]["value"]) >= 3
     assert held_out_by_size(seen, other, 3, FLOOR, SEED) == found
+
+
+def test_sorted_training_rows_give_what_shuffled_ones_do() -> None:
+    seen, other = coordinate(4 * ROWS, 0), coordinate(600, 1)
+    shuffled, inorder = (
+        held_out_by_size(rows, other, 3, FLOOR, SEED)["sizes"]["3"]["value"]
+        for rows in (seen, seen.sort(0).values)
+    )
+    assert inorder == pytest.approx(shuffled, abs=0.02)
 
 
 def test_the_value_is_by_coordinate_and_the_runs_own_size_is_among_them() -> None:
