@@ -30,7 +30,7 @@ from .mixture import (
     rosenblatt,
     rosenblatt_inverse,
 )
-from .normal import log1mexp
+from .normal import complete, log1mexp
 
 Pair = tuple[Tensor, Tensor]
 
@@ -72,15 +72,13 @@ def gamma_pair(x: Tensor, n: int) -> Pair:
 
     log_q = tail(0, n, above)
     log_p = tail(n, n + 40 + 9 * math.isqrt(n), ~above)
-    return (
-        torch.where(above, log_q, log1mexp(-log_p)),
-        torch.where(above, log1mexp(-log_q), log_p),
-    )
+    return complete(torch.where(above, log_q, log_p), ~above)
 
 
 def _kendall(x: Tensor, mix: Mixture) -> Pair:
-    # Independent coordinates: -log F(X) is a sum of D unit exponentials.
-    pair = gamma_pair(-log_cdf(x, mix), x.shape[-1])
+    # Independent coordinates: -log F(X) is a sum of D unit exponentials. Each from its own pair:
+    # far above the mean log F itself rounds to 0.
+    pair = gamma_pair(-coordinate_cdf(x, mix)[0].sum(-1), x.shape[-1])
     return pair[0].unsqueeze(-1), pair[1].unsqueeze(-1)
 
 

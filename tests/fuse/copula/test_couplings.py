@@ -7,6 +7,7 @@ from scipy import special, stats
 
 from cm2.errors import ConfigError
 from cm2.fuse.copula.couplings import COUPLINGS, gamma_pair, get_coupling
+from cm2.fuse.copula.joint import JointModel
 from cm2.fuse.copula.mixture import Mixture, log_cdf, sample
 
 
@@ -39,6 +40,30 @@ def test_gamma_tails_equal_scipy_and_stay_finite_where_it_underflows(n: int) -> 
 def test_gamma_tails_equal_finite_differences() -> None:
     x = torch.tensor([0.5, 5.0, 7.9, 8.1, 20.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: gamma_pair(v, 8), (x,))
+
+
+def test_kendall_arguments_of_one_coordinate_are_its_distribution_in_both_tails() -> None:
+    z = torch.linspace(-35, 35, 141, dtype=torch.float64).unsqueeze(-1)
+    found, expected = (
+        COUPLINGS[name].transform(z, normal_mixture(1)) for name in ("kendall", "rosenblatt")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("family", ["clayton", "frank", "gumbel", "gaussian", "student"])
+@pytest.mark.parametrize("D", [1, 2, 16])
+def test_kendall_terms_are_finite_far_above_the_mean_with_their_gradient(
+    D: int, family: str
+) -> None:
+    joint = JointModel(2, D, 1, family, "kendall").double()
+    place = torch.tensor([-40.0, 0.5, 8.5, 9.0, 40.0], dtype=torch.float64)
+    w = torch.cartesian_prod(place, place).unsqueeze(-1).expand(-1, 2, D).clone().requires_grad_()
+    terms = joint.log_terms(w, torch.ones(len(w), 2, dtype=torch.bool), detach=False)
+    assert terms.copula.isfinite().all()
+    assert (terms.log_u < 0).all()
+    assert (terms.log_sf < 0).all()
+    for gradient in torch.autograd.grad(terms.copula.sum(), [w, joint.raw]):
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("D", [2, 8, 64])
