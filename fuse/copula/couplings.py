@@ -77,8 +77,9 @@ def gamma_pair(x: Tensor, n: int) -> Pair:
 
 def _kendall(x: Tensor, mix: Mixture) -> Pair:
     # Independent coordinates: -log F(X) is a sum of D unit exponentials. Each from its own pair:
-    # far above the mean log F itself rounds to 0.
-    pair = gamma_pair(-coordinate_cdf(x, mix)[0].sum(-1), x.shape[-1])
+    # far above the mean log F itself rounds to 0. Not below where the slope of its log overflows.
+    total = -coordinate_cdf(x, mix)[0].sum(-1)
+    pair = gamma_pair(total.clamp_min(1e8 * torch.finfo(x.dtype).tiny), x.shape[-1])
     return pair[0].unsqueeze(-1), pair[1].unsqueeze(-1)
 
 
