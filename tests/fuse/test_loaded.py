@@ -67,3 +67,27 @@ def test_what_does_not_fit_is_named(run: RunDir) -> None:
         model({"ehr": np.zeros((2, 5, 4))}, mask={"ehr": np.array([[1] * 5, [0] * 5])})
     with pytest.raises(SchemaError, match="expected a mask"):
         model({"ehr": np.zeros((2, 5, 4))}, mask={"ehr": np.ones((2, 4))})
+    two = {"ehr": np.zeros((2, 5, 4))}
+    with pytest.raises(ConfigError, match="reads ehr, cxr, report; found film"):
+        model(two, mask={"film": np.ones((2, 5))})
+    with pytest.raises(SchemaError, match=r"available: expected \[2, 3\].*found \[2, 1\]"):
+        model(two, available=np.ones((2, 1)))
+    with pytest.raises(SchemaError, match=r"stay_id: expected 2 ids.*found 1"):
+        model(two, stay_id=[7])
+
+
+def test_ids_that_a_loader_has_made_a_tensor_draw_as_the_same_numbers(run: RunDir) -> None:
+    model = cm2.load_run(run.path)
+    x = {"ehr": torch.randn(3, 5, 4)}
+    drawn = model(x, stay_id=[7, 8, 9])
+    torch.testing.assert_close(model(x, stay_id=torch.tensor([7, 8, 9])), drawn, rtol=0, atol=0)
+    assert not torch.equal(model(x, stay_id=[17, 18, 19]), drawn)
+
+
+def test_everything_is_computed_where_the_module_is(run: RunDir) -> None:
+    """The device "meta" has shapes and no numbers: whatever was left on the CPU would not fit."""
+    model = cm2.load_run(run.path).to("meta")
+    x = {"ehr": torch.randn(3, 5, 4)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "all", lambda *_: torch.tensor(True))
+        assert model(x).device.type == "meta"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import cm2
 from cm2.cache.cohort import Cohort, view
 from cm2.cache.store import Store
 from cm2.errors import ConfigError, IntegrityError, LeakageError
@@ -55,6 +56,13 @@ def spaces(source: Path, cache: Path, streamed: RunDir) -> dict[str, str]:
     other = take(source, cache, "ehr", weights=(run,), cohort="other", split_seed=7)
     assert other == made["ehr"]
     return made
+
+
+def test_a_streamed_run_is_no_module_of_arrays_and_says_so_when_it_is_loaded(
+    streamed: RunDir,
+) -> None:
+    with pytest.raises(ConfigError, match=r"streamed run: it reads films.*`cm2 predict"):
+        cm2.load_run(streamed.path)
 
 
 def test_stored_vectors_are_those_that_the_run_computed(
