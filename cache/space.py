@@ -221,6 +221,12 @@ def plain_facts(facts: Mapping[str, Sequence[Any]], n: int) -> dict[str, list[An
     return checked
 
 
+def column_names(table: Any) -> tuple[str, ...]:
+    """Names of the columns of a table, if all are text; an array has none."""
+    names = tuple(getattr(table, "columns", ()))
+    return tuple(map(str, names)) if all(isinstance(name, str) for name in names) else ()
+
+
 def _check_items(shard: EncodedShard) -> None:
     ids = [*shard.item_ids, *(reject.item_id for reject in shard.rejects)]
     if len(set(ids)) != len(ids):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache.space import column_names
 from ..errors import ConfigError, SchemaError
 from .models.interface import ModalitySpec
 
@@ -75,7 +76,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> dict[str, Part]:
     """Take arrays by modality.
 
     Args:
-        arrays: ``(N, width)`` vectors or ``(N, L, width)`` series, NaN where unknown.
+        arrays: ``(N, width)`` vectors or ``(N, L, width)`` series, NaN where unknown; a table of
+            vectors tells the names of its columns.
 
     Raises:
         SchemaError: Another shape, infinite values, no row, or arrays of different length.
@@ -93,7 +95,9 @@ def from_arrays(arrays: Mapping[str, Any]) -> dict[str, Part]:
             raise SchemaError(f"Modality {name!r} holds infinite values: give NaN for unknown.")
         vector = values.ndim == 2
         parts[str(name)] = Part(
-            "vector" if vector else "series", values[:, None] if vector else values, ()
+            "vector" if vector else "series",
+            values[:, None] if vector else values,
+            column_names(given),
         )
     lengths = {name: len(part.values) for name, part in parts.items()}
     if len(set(lengths.values())) != 1:
@@ -146,7 +150,7 @@ class Reading:
         total = np.where(known, part.values, 0.0).sum((0, 1), dtype=np.float64)
         width = part.values.shape[-1]
         gaps = bool((real & ~known).any())
-        names = part.names or (tuple(f"x{i}" for i in range(width)) if gaps else ())
+        names = part.names or (_numbered(width) if gaps else ())
         means = tuple((total / np.maximum(count, 1)).tolist())
         return cls(name, part.view, names, gaps, means)
 
@@ -161,13 +165,18 @@ class Reading:
         """Values ``(N, L, width)``, real steps ``(N, L)``, and who has the modality, ``(N,)``.
 
         Raises:
-            SchemaError: The rows have another shape than those of the training.
+            SchemaError: The rows have another shape or other columns than those of the training.
         """
         width = part.values.shape[-1]
         if (part.view, width) != (self.view, len(self.means)):
             raise SchemaError(
                 f"Modality {self.name!r}: expected a {self.view} of {len(self.means)} columns, "
                 f"found a {part.view} of {width}."
+            )
+        if part.names and self.names not in ((), part.names, _numbered(width)):
+            raise SchemaError(
+                f"Modality {self.name!r}: expected the columns {', '.join(self.names[:8])} in "
+                f"this order, as in fit; found {', '.join(part.names[:8])}."
             )
         known = ~np.isnan(part.values)
         mask: Bools = np.asarray(known.any(-1))
@@ -178,6 +187,11 @@ class Reading:
         if self.gaps:
             values = np.concatenate([values, known.astype(np.float32)], -1)
         return np.ascontiguousarray(values), mask, there
+
+
+def _numbered(width: int) -> tuple[str, ...]:
+    """Names of columns that have none, where `known:` columns need them."""
+    return tuple(f"x{i}" for i in range(width))
 
 
 def _steps(name: str, wanted: Any, width: int, place: Mapping[str, int]) -> list[list[int]]:

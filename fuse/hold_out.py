@@ -35,6 +35,11 @@ def hold_out(y: NDArray[np.float32], groups: Any, fraction: float, seed: int) ->
     try:
         given = np.arange(len(y)) if groups is None else groups
         names, index = np.unique(given, return_inverse=True)
+        if names.dtype.kind == "f" and np.isnan(names).any():
+            raise SchemaError(
+                "Expected a group for every row; found NaN. Give a row of which no patient is "
+                "known a group of its own."
+            )
     except TypeError:
         kinds = sorted({type(group).__name__ for group in groups})
         raise SchemaError(

@@ -20,8 +20,10 @@ def encode(value: Any) -> Any:
         return {"slice": [value.start, value.stop, value.step]}
     if isinstance(value, Mapping):
         return {"map": {str(name): encode(part) for name, part in value.items()}}
-    if isinstance(value, np.ndarray | range):
+    if isinstance(value, range):
         value = list(value)
+    if not isinstance(value, np.generic) and hasattr(value, "tolist"):  # an array, or df.columns
+        value = value.tolist()
     if isinstance(value, tuple):
         return {"tuple": [encode(part) for part in value]}
     if isinstance(value, list):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ...cache.cohort import Cohort, write_cohort, write_links
 from ...cache.dataset import Cache, open_cache
 from ...cache.layout import check_name
+from ...cache.space import column_names
 from ...errors import ConfigError, DataError, SchemaError
 from ...progress import never, silent
 from .. import engine
@@ -51,7 +52,8 @@ def write_cache(
             stay_id, subject_id; optional split (train, val, test; else 70/10/20 by patient),
             y_<task> or y_<task>__<label> (0, 1 or nothing), in_<task>, intime, any subgroups.
         modalities: By name an array of the stays, row by row as in `stays`: [N, D] vectors or
-            [N, T, D] series. NaN is unknown; a stay whose row is all NaN does not have it.
+            [N, T, D] series. NaN is unknown, as is what a masked array hides; a stay whose row is
+            all NaN does not have it. A table of vectors tells the names of its columns.
         masks: By name 0 or 1: [N, T] real steps, or known cells in the shape of the array.
         columns: By name what the last axis means.
         made_by: By name what the vectors come from, such as an encoder and its version; vectors
@@ -120,7 +122,10 @@ def _plan(
     columns: Sequence[str] | None,
     made_by: str | None,
 ) -> Plan:
-    spec = OwnFile(name=check_name(name, "Modality"), file=Path(name), columns=tuple(columns or ()))
+    names = tuple(columns or column_names(values))
+    spec = OwnFile(name=check_name(name, "Modality"), file=Path(name), columns=names)
+    if np.ma.isMaskedArray(values):  # else what it hides would count as measured
+        values = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
     array = np.asarray(values)
     marks = None if mask is None else np.asarray(mask)
     plan = arrays.plan_of(spec, cohort, ids, array, marks, made_by)

@@ -160,7 +160,13 @@ def _column(path: Path, frame: pl.DataFrame, name: str) -> pa.Array:
         return pa.array(series.to_list(), pa.string())
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
         return series.to_arrow()
-    return pa.array(series.cast(pl.String).to_list(), pa.string())
+    try:
+        return pa.array(series.cast(pl.String).to_list(), pa.string())
+    except pl.exceptions.PolarsError:
+        raise SchemaError(
+            f"{path}: column {name} must hold numbers, words, truth values or times, found "
+            f"{series.dtype}; leave it out, or give it as one of these"
+        ) from None
 
 
 def _splits(

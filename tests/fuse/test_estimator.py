@@ -294,6 +294,30 @@ def test_frames_are_read_by_the_names_of_their_columns() -> None:
         CM2Classifier(modalities={"left": ["a", "h"]}, **options).fit(frame, y)
 
 
+def test_frames_by_modality_are_held_to_the_columns_of_fit() -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = two_modalities(60)
+    frame = pandas.DataFrame(X[:, :4], columns=list("abcd"))
+    model = CM2Classifier(**{**QUICK, "epochs": 1}).fit({"left": frame}, y)
+    wanted = model.predict_proba({"left": frame[:9]})
+    np.testing.assert_array_equal(model.predict_proba({"left": X[:9, :4]}), wanted)
+    with pytest.raises(ValueError, match=r"columns a, b, c, d in this order.*found d, c, b, a"):
+        model.predict_proba({"left": frame[list("dcba")]})
+    model.fit({"left": X[:, :4]}, y)  # names that fit did not see cannot be wrong
+    np.testing.assert_array_equal(model.predict_proba({"left": frame[:9]}), wanted)
+
+
+def test_columns_may_be_named_by_the_index_of_a_frame(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = two_modalities(60)
+    frame = pandas.DataFrame(X, columns=list("abcdefg"))
+    chosen = {"left": frame.columns[:4], "right": frame.columns[4:]}
+    model = CM2Classifier(modalities=chosen, **{**QUICK, "epochs": 1}).fit(frame, y)
+    model.save(tmp_path / "m.safetensors")
+    read = CM2Classifier.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(read.predict_proba(frame), model.predict_proba(frame))
+
+
 def series(n: int = 100) -> tuple[dict[str, Any], Any]:
     random = np.random.default_rng(7)
     labs = random.normal(size=(n, 6, 3))
@@ -406,6 +430,8 @@ def test_arrays_without_a_row_and_rows_without_a_group_are_refused() -> None:
     groups = [None if i < 4 else f"p{i}" for i in range(40)]
     with pytest.raises(ValueError, match=r"NoneType and str.*group of its own"):
         model.fit(arrays, y, groups=groups)
+    with pytest.raises(ValueError, match=r"found NaN.*group of its own"):
+        model.fit(arrays, y, groups=[np.nan, np.nan, *range(38)])
 
 
 def test_rows_and_modalities_without_values_are_named() -> None:

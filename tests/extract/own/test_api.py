@@ -55,6 +55,24 @@ def test_what_was_written_comes_back_as_tensors_with_masks(tmp_path: Path) -> No
     assert found["mask"]["lab"].dtype == found["available"].dtype == torch.bool
 
 
+def test_a_table_of_vectors_keeps_the_names_of_its_columns(tmp_path: Path) -> None:
+    frame = pl.DataFrame(VECTORS, schema=["crea", "urea"])
+    made = _write(tmp_path / "c", modalities={"x": frame}, masks={})
+    assert made.dataset("aki", "all")["columns"]["x"] == ("crea", "urea")
+
+
+def test_what_a_masked_array_hides_is_unknown(tmp_path: Path) -> None:
+    hidden = np.ma.masked_array(VECTORS, mask=[[i < 3] * 2 for i in range(6)])
+    found = _write(tmp_path / "c", modalities={"x": hidden}, masks={}).dataset("aki", "all", ["x"])
+    assert found["stay_id"] == [1, 2]  # 5, 3 and 4 have nothing, 6 is not eligible
+
+
+def test_a_column_that_holds_no_plain_values_is_named(tmp_path: Path) -> None:
+    for values in ([[1]] * 6, np.arange(6).astype("timedelta64[ms]")):
+        with pytest.raises(SchemaError, match="column past must hold numbers, words"):
+            _write(tmp_path / "c", stays={**STAYS, "past": values})
+
+
 def test_rows_and_labels_can_be_left_in(tmp_path: Path) -> None:
     cache = _write(tmp_path / "c")
     everything = cache.dataset("aki", "all", labelled=False)
