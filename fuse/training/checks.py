@@ -64,9 +64,10 @@ def warnings(
     """
     said = []
     events, kind, label = min(_rarer(counts, name) for name in counts["train"]["targets"])
-    n = sum(part["targets"][label]["n"] for part in counts.values())
+    of_label = {split: part["targets"][label] for split, part in counts.items()}
+    n = sum(part["n"] for part in of_label.values())
     of = "" if len(counts["train"]["targets"]) == 1 else f" of label {label!r}"
-    found = f"Only {events} {kind}{of} among {n} stays ({_table(counts)})"
+    found = f"Only {events} {kind}{of} among {n} stays ({_table(of_label)})"
     if events < FEW_EVENTS:
         said.append(f"{found}: these numbers prove nothing.")
     elif events < MANY_EVENTS:

@@ -86,7 +86,7 @@ def test_the_rarest_label_decides_what_is_said() -> None:
     for part in two.values():
         part["targets"]["rare"] = {"n": part["n"], "positives": 2}  # type: ignore[index]
     (said,) = warnings(two, [])
-    assert "Only 6 events of label 'rare' among 700" in said
+    assert "Only 6 events of label 'rare' among 700 stays (train 2 of 600, val 2 of 50" in said
 
 
 def test_a_label_without_two_classes_in_training_is_named() -> None:
