@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +17,17 @@ from .shared import (
     RunArgument,
     bars,
     cache_of,
+    found_cache,
     print_json,
+    quoted,
     read_films,
     suggest,
 )
 from .sweeping import show_sweep
+
+if TYPE_CHECKING:
+    from ..fuse.group import RunGroup
+    from ..fuse.rundir import RunDir
 
 
 def evaluate(
@@ -54,10 +61,11 @@ def evaluate(
 ) -> None:
     """Judge finished runs; every look at the test stays is counted in run.json.
 
-    With the cache of another hospital this is an external validation.
+    With the cache of another hospital this is an external validation. Of a group, subgroups and
+    whatever else is asked for are shown run by run.
     """
     from ..fuse.evaluation.evaluate import evaluate as judge
-    from ..fuse.evaluation.looks import Looks
+    from ..fuse.evaluation.looks import NOTHING_MORE, Looks
     from ..fuse.evaluation.paired import labels
     from ..fuse.evaluation.shown import shown
     from ..fuse.group import open_runs
@@ -79,17 +87,39 @@ def evaluate(
         )
         for one in opened
     ]
+    members = [_looked_at(*pair) for pair in zip(opened, results, strict=True)]
     if as_json:
-        print_json({str(path): found for path, found in zip(runs, results, strict=True)})
+        print_json(
+            {
+                str(path): {**found, "members": list(parts.values())} if parts else found
+                for path, found, parts in zip(runs, results, members, strict=True)
+            }
+        )
     else:
         names = labels(opened)
         print(metric_table(list(zip(names, [split] * len(names), results, strict=True))))
-        for name, found in zip(names, results, strict=True):
+        for name, found, parts in zip(names, results, members, strict=True):
             if found.get("external"):
                 print(f"\n{name}: external validation on {found['external']}")
-            for title, text in shown(found):
-                print(f"\n{name}: {title}\n{text}")
-    suggest(f"cm2 report {runs[0]}" + (f" --cache {cache}" if cache else ""))
+            if parts and looks == NOTHING_MORE:
+                continue
+            each = {f"{name}, {run}": metrics for run, metrics in parts.items()} or {name: found}
+            for part, metrics in each.items():
+                for title, text in shown(metrics):
+                    print(f"\n{part}: {title}\n{text}")
+    suggest(f"cm2 report {quoted(runs[0])}" + (f" --cache {quoted(cache)}" if cache else ""))
+
+
+def _looked_at(one: RunDir | RunGroup, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was found of each run of a group, by seed and fold; nothing for a single run."""
+    from ..fuse.group import RunGroup
+
+    if not isinstance(one, RunGroup):
+        return {}
+    return {
+        run.member: {"run": str(run.path), **(run.metrics(found["split"]) or {})}
+        for run in one.members
+    }
 
 
 def compare(
@@ -194,7 +224,7 @@ def report(
         for run in (one.members if isinstance(one, RunGroup) else [one])
     ]
     target = main_run.path / "report.html" if out is None else out
-    print(write_report(main_run, target, cache=cache_of(main_run.path, cache), others=others))
+    print(write_report(main_run, target, cache=found_cache(main_run.path, cache), others=others))
 
 
 def inspect(
@@ -219,8 +249,8 @@ def inspect(
         from ..fuse.evaluation.card import model_card
         from ..fuse.rundir import RunDir
 
-        own = cache_of(path, cache)
-        print(model_card(RunDir.open(path), own if own.is_dir() else None))
+        own = found_cache(path, cache)
+        print(model_card(RunDir.open(path), own if own and own.is_dir() else None))
     elif as_json:
         print_json(facts)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from ..cache.layout import COHORTS
 from ..console import Bars, set_up_logging
+from ..errors import ConfigError
 from ..progress import Stop
 from ..settings import DEFAULT_CACHE
 
@@ -76,13 +78,29 @@ def read_films(root: Path | None) -> None:
         os.environ["CM2_FILMS"] = str(root)
 
 
-def cache_of(run: Path, named: Path | None) -> Path:
+def found_cache(run: Path, named: Path | None) -> Path | None:
     """The cache that was named, else the one that a run or group lies in, else $CM2_CACHE."""
     if named is not None:
         return named
-    around = run.resolve().parents
-    usual = Path(os.environ.get("CM2_CACHE") or DEFAULT_CACHE)
-    return next((folder for folder in around if (folder / COHORTS).is_dir()), usual)
+    if usual := os.environ.get("CM2_CACHE"):
+        known = [Path(usual)]
+    else:
+        known = [DEFAULT_CACHE] if (DEFAULT_CACHE / COHORTS).is_dir() else []
+    # the way that was named first: `runs`, or a run, may be a link to another disk
+    around = (*run.absolute().parents, *run.resolve().parents)
+    return next(iter([folder for folder in around if (folder / COHORTS).is_dir()] + known), None)
+
+
+def cache_of(run: Path, named: Path | None) -> Path:
+    """The cache of a run, see `found_cache`.
+
+    Raises:
+        ConfigError: The run lies in no cache, and none was named.
+    """
+    cache = found_cache(run, named)
+    if cache is None:
+        raise ConfigError(f"{run} lies in no cache: name the one to read with --cache DIR.")
+    return cache
 
 
 def print_json(value: object) -> None:
@@ -101,6 +119,11 @@ def suggest(command: str) -> None:
     say(f"next: {command}")
 
 
+def quoted(path: Path) -> str:
+    """A path as a shell takes it within a command."""
+    return shlex.quote(str(path))
+
+
 __all__ = [
     "CacheOption",
     "DryRun",
@@ -111,7 +134,9 @@ __all__ = [
     "TimeLimit",
     "bars",
     "cache_of",
+    "found_cache",
     "print_json",
+    "quoted",
     "read_films",
     "say",
     "set_verbosity",

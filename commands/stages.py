@@ -21,6 +21,7 @@ from .shared import (
     TimeLimit,
     bars,
     print_json,
+    quoted,
     read_films,
     say,
     stopping,
@@ -188,7 +189,9 @@ def fuse(
         if not first:
             return
         _show_group(group, _look(group, cache) if final else None, as_json)
-        suggest(f"cm2 {'report' if final else 'evaluate'} {group.path} --cache {cache}")
+        suggest(
+            f"cm2 {'report' if final else 'evaluate'} {quoted(group.path)} --cache {quoted(cache)}"
+        )
         return
     if dry_run:
         print_json(before.plan(settings, cache, wanted, out))
@@ -213,7 +216,7 @@ def fuse(
         name = run.info.get("model", settings.model)
         print(metric_table([(name, split, metrics) for split, metrics in judged.items()]))
         print(f"run: {run.path}")
-    suggest(f"cm2 {'report' if final else 'evaluate'} {run.path} --cache {cache}")
+    suggest(f"cm2 {'report' if final else 'evaluate'} {quoted(run.path)} --cache {quoted(cache)}")
 
 
 def _look(run: RunDir | RunGroup, cache: Path) -> dict[str, Any]:
@@ -233,9 +236,7 @@ def _show_group(group: RunGroup, test: dict[str, Any] | None, as_json: bool) -> 
         return
     folds = group.kind == "folds"
     lines = [
-        (f"seed {run.config.seed}" + (f", fold {run.config.fold}" if folds else ""), "val", metrics)
-        for run in group.members
-        if (metrics := run.metrics("val"))
+        (run.member, "val", metrics) for run in group.members if (metrics := run.metrics("val"))
     ]
     lines.append(("together", "val", together))
     if test is not None:

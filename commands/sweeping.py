@@ -21,6 +21,7 @@ from .shared import (
     TimeLimit,
     bars,
     print_json,
+    quoted,
     stopping,
     suggest,
     verbosity,
@@ -95,7 +96,11 @@ def show_sweep(sweep: SweepDir, final: bool, replicates: int, as_json: bool) -> 
         if metrics is not None:
             chosen = result["best"][0]["setting"]
             print(f"\n{metric_table([(f'setting {chosen}', 'test', metrics)])}")
-    suggest(f"cm2 report {sweep.path}/chosen" if final else f"cm2 compare {sweep.path} --final")
+    suggest(
+        f"cm2 report {quoted(sweep.path / 'chosen')}"
+        if final
+        else f"cm2 compare {quoted(sweep.path)} --final"
+    )
 
 
 def _own(name: str, annotation: Any, default: Any) -> Parameter:

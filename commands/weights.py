@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import JsonOption, print_json, suggest
+from .shared import JsonOption, print_json, quoted, suggest
 
 weights_app = typer.Typer(help="Prepare weights of encoders.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ def weights_convert(
     print(f"{done.path}: {done.tensors} tensors, {done.bytes:,} bytes, sha256 {done.sha256}")
     print(f"pre-trained on: {done.pretrained_on}")
     folder = done.path.parent if done.path.name == "model.safetensors" else done.path
-    suggest(f"cm2 extract … --weights MODALITY={folder}")
+    suggest(f"cm2 extract … --weights MODALITY={quoted(folder)}")
 
 
 @weights_app.command("fetch")
@@ -52,7 +52,7 @@ def weights_fetch(
     print(folder)
     pickled = folder / "pytorch_model.bin"
     if pickled.is_file() and not (folder / "model.safetensors").is_file():
-        suggest(f"cm2 weights convert {pickled} --sha256 … --out FOLDER")
+        suggest(f"cm2 weights convert {quoted(pickled)} --sha256 … --out FOLDER")
     else:
         suggest(f"cm2 extract … --weights MODALITY={HubReference.parse(model)}")
 

@@ -84,7 +84,7 @@ def _run(run: RunDir) -> dict[str, Any]:
         "test_auroc": (run.metrics("test") or {}).get("auroc"),
         "looks": int(info.get("looks", {}).get("test", 0)),
         "started": info.get("started"),
-        "detail": f"seed {config.seed}" + (f", fold {config.fold}" if config.folds else ""),
+        "detail": run.member,
     }
 
 

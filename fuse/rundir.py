@@ -83,6 +83,12 @@ class RunDir:
         return FuseConfig.of(self.record["config"])
 
     @property
+    def member(self) -> str:
+        """What tells it from the other runs of its group: the seed, and the fold."""
+        config = self.config
+        return f"seed {config.seed}" + (f", fold {config.fold}" if config.folds else "")
+
+    @property
     def info(self) -> dict[str, Any]:
         """Content of run.json: status, model, rows and positives per split, versions, looks."""
         return atomic.read_json(self.path / INFO, self._remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -485,3 +486,8 @@ def test_the_next_command_names_the_store_where_a_modality_has_several(
     assert f"--modalities ehr@{space}" not in after(step_hours=1.0)
     assert after() == f"cm2 fuse --cache {tmp_path} --task ihm --modalities ehr@{space}"
     assert after(cohort="b").startswith(f"cm2 fuse --cache {tmp_path} --task ihm --cohort b ")
+
+
+def test_the_next_command_can_be_given_to_a_shell_as_it_stands(data: Path, tmp_path: Path) -> None:
+    command = extract(config(data, tmp_path / "my cache", "ehr")).next_command()
+    assert shlex.split(command)[2:4] == ["--cache", str(tmp_path / "my cache")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -84,6 +85,47 @@ def test_labels_and_groups_are_shown_and_compared(
     rows = capsys.readouterr().out
     # what another program says about the same stays is the same run once more
     assert "+0.000 [+0.000, +0.000]" in rows
+
+
+def test_what_is_asked_of_a_group_is_shown_of_each_of_its_runs(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = fuse_group(FuseConfig.of({**TINY, "task": "ihm"}), cache, (0, 1))
+    command = ["-q", "evaluate", str(group.path), "--bootstrap", "20"]
+    assert main(command) == 0
+    assert "seed 1" not in capsys.readouterr().out
+    assert main([*command, "--threshold", "youden"]) == 0
+    out = capsys.readouterr().out
+    for seed in (0, 1):
+        assert f"x 2 seeds, seed {seed}: alarms at the threshold" in out
+    assert main([*command, "--threshold", "youden", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert [(one["seed"], one["threshold"]["rule"]) for one in found["members"]] == [
+        (0, "youden"),
+        (1, "youden"),
+    ]
+
+
+def test_a_run_behind_a_link_lies_in_the_cache_that_its_path_names(
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = fuse(FuseConfig.of({**TINY, "task": "ihm"}), cache)
+    away = tmp_path / "large disk"
+    shutil.copytree(run.path, away / run.path.name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CM2_CACHE", raising=False)
+    command = ["evaluate", "--bootstrap", "20"]
+    assert main([*command, f"large disk/{run.path.name}"]) == 2
+    assert "lies in no cache: name the one to read with --cache" in capsys.readouterr().err
+    (cache / "linked").symlink_to(away)
+    assert main([*command, str(cache / "linked" / run.path.name)]) == 0
+    capsys.readouterr()
+    assert main([*command, f"large disk/{run.path.name}", "--cache", str(cache)]) == 0
+    next_one = f"next: cm2 report 'large disk/{run.path.name}' --cache"
+    assert next_one in capsys.readouterr().err
 
 
 def test_a_run_is_judged_on_the_cache_that_it_lies_in(
