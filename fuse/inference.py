@@ -184,21 +184,30 @@ def prepare(run: RunDir, cache: Path, split: str) -> Prepared:
 
 
 def _source(run: RunDir, cache: Path, cohort: Cohort) -> str:
-    """See `Prepared`; warns if vectors of the run's own stays were extracted anew since."""
+    """See `Prepared`; warns if vectors or labels of the run's own stays were replaced since."""
     trained = run.info["fingerprints"]
+    labels = cohort.labels.get(run.config.task)
     if cohort.fingerprint != trained["cohort"]:
-        return cohort.fingerprint
+        return fingerprint([cohort.fingerprint, labels]) if labels else cohort.fingerprint
     now = Inputs(cache).records(run.config, cohort)
     altered = [name for name in now if now[name] != trained["modalities"].get(name)]
-    if not altered:
-        return ""
-    _log.warning(
-        "%s of %s is not what %s was trained on: it was extracted again since.",
-        " and ".join(altered),
-        cache,
-        run.path.name,
-    )
-    return fingerprint([cohort.fingerprint, now])
+    relabelled = labels != run.record.get("labels")
+    if altered:
+        _log.warning(
+            "%s of %s is not what %s was trained on: it was extracted again since.",
+            " and ".join(altered),
+            cache,
+            run.path.name,
+        )
+    if relabelled:
+        _log.warning(
+            "The labels of task %s in %s are not those that %s was trained on: they were replaced "
+            "since.",
+            run.config.task,
+            cache,
+            run.path.name,
+        )
+    return fingerprint([cohort.fingerprint, now, labels]) if altered or relabelled else ""
 
 
 def table(run: RunDir, data: FusionData, rows: Rows, p: NDArray[np.float64]) -> pa.Table:

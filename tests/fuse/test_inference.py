@@ -4,13 +4,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
+from cm2.cache.cohort import Cohort, write_labels
 from cm2.errors import ConfigError, DataError, IntegrityError, LeakageError
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.inference import predict, write_predictions
+from cm2.fuse.inference import predict, prepare, write_predictions
 from cm2.fuse.rundir import BEST, CONFIG, INFO, RunDir
 from cm2.fuse.training.trainer import fuse
 
@@ -44,6 +47,27 @@ def test_a_cache_with_other_stays_and_the_same_spaces_can_be_predicted(
 ) -> None:
     cache = make_cache(tmp_path / "cache", 30, seed=5, dataset="elsewhere")
     assert predict(run, cache, "all").num_rows > 20
+
+
+def test_replaced_labels_are_another_source_and_are_told(
+    copy: RunDir, small_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Path(shutil.copytree(small_cache, tmp_path / "cache"))
+    assert prepare(copy, cache, "test").source == ""
+    stays = Cohort.open(cache).stays
+    other = stays.select(["stay_id", "y_ihm"]).set_column(
+        1, "y_ihm", pc.subtract(pa.scalar(1, pa.int8()), stays["y_ihm"])
+    )
+    write_labels(cache, "default", "other", other.rename_columns(["stay_id", "y_other"]))
+    assert prepare(copy, cache, "test").source == ""
+    write_labels(cache, "default", "ihm", other, replace=True)
+    assert prepare(copy, cache, "test").source != ""
+    assert "labels of task ihm" in caplog.text
+    write_labels(
+        cache, "default", "ihm", stays.select(["stay_id", "in_ihm", "y_ihm"]), replace=True
+    )
+    fuse(copy.config, cache, tmp_path / "again")
+    assert prepare(RunDir.open(tmp_path / "again"), cache, "test").source == ""
 
 
 def test_patients_seen_in_training_cannot_be_judged(
