@@ -114,6 +114,8 @@ def cache_export(
     files = [file for file in (out, labels) if file is not None]
     if not files or out == labels:
         raise ConfigError("Say where to write: --out FILE.h5, --labels FILE.parquet, or both.")
+    if modalities and out is None:
+        raise ConfigError("--modalities chooses arrays: add --out FILE.h5, or leave it out.")
     if labels is not None:
         refuse_labels(labels, force)
     if out is not None:

@@ -252,6 +252,10 @@ def test_the_command_writes_both_and_reminds_of_the_terms_of_use(
     assert isinstance(CliRunner().invoke(cache_app, arguments).exception, ConfigError)
     assert not out.exists()  # nothing is written when one of both is in the way
     assert isinstance(CliRunner().invoke(cache_app, ["export", str(cache)]).exception, ConfigError)
+    labels.unlink()
+    alone = ["export", str(cache), "--labels", str(labels), "--modalities", "cxr"]
+    assert "--modalities chooses arrays" in str(CliRunner().invoke(cache_app, alone).exception)
+    assert not labels.exists()
 
 
 def test_labels_under_another_name_than_that_of_their_kind_leave_no_arrays_behind(
