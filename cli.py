@@ -42,7 +42,7 @@ def _common(
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, help="Say more; twice for everything.")
     ] = 0,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,

@@ -23,9 +23,9 @@ def set_up_logging(verbosity: int) -> None:
     """Send the package's log to stderr.
 
     Args:
-        verbosity: -1 errors only, 0 warnings, 1 information, 2 everything.
+        verbosity: -1 and 0 warnings, which are a part of the result, 1 information, 2 everything.
     """
-    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    level = logging.WARNING if verbosity <= 0 else logging.INFO if verbosity == 1 else logging.DEBUG
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("cm2")

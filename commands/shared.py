@@ -48,7 +48,7 @@ TimeLimit = Annotated[
 
 
 def set_verbosity(level: int) -> None:
-    """Say only errors (-1), the usual (0), more (1) or everything (2)."""
+    """Say only warnings and errors (-1), the usual (0), more (1) or everything (2)."""
     global _level
     _level = level
     set_up_logging(level)

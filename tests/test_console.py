@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from cm2.console import Bars, interval, table
+from cm2.console import Bars, interval, set_up_logging, table
 
 
 def test_a_table_aligns_numbers_right_and_text_left() -> None:
@@ -25,6 +27,20 @@ def test_without_a_terminal_progress_is_plain_lines_on_stderr(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("films: 3 films in ")
+
+
+def test_warnings_are_shown_even_to_those_who_want_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = logging.getLogger("cm2")
+    before = log.level, log.propagate, list(log.handlers)
+    try:
+        set_up_logging(-1)
+        log.getChild("fuse").warning("only 3 events")
+        log.getChild("fuse").info("epoch 1")
+        assert capsys.readouterr().err == "WARNING: only 3 events\n"
+    finally:
+        log.level, log.propagate, log.handlers[:] = before
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
