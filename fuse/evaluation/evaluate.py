@@ -174,8 +174,9 @@ def judge(
     """
     known = predictions.filter(predictions["y"].is_valid())
     if not known.num_rows:
+        stays = "stays" if split == "all" else f"{split} stays"
         raise DataError(
-            f"None of the {predictions.num_rows} {split} stays has a known target, so nothing can "
+            f"None of the {predictions.num_rows} {stays} has a known target, so nothing can "
             "be judged; `cm2 predict` writes their probabilities."
         )
     splits = dict(zip(known["stay_id"].to_pylist(), known["split"].to_pylist(), strict=True))

@@ -60,7 +60,7 @@ def group_names(stays: pa.Table, ids: Sequence[Any], grouping: Grouping) -> list
         Names such as `F`, `age < 65`, `age 40 to < 65`, `age >= 65`, `unknown`.
 
     Raises:
-        ConfigError: No such column, or a column of numbers without cuts and with too many values.
+        ConfigError: No such column, cuts of one that holds no numbers, or too many values.
     """
     offered = tuple(c for c in stays.column_names if c not in ("stay_id", "subject_id"))
     if grouping.column not in offered:
@@ -79,9 +79,14 @@ def group_names(stays: pa.Table, ids: Sequence[Any], grouping: Grouping) -> list
     # NaN alone differs from itself
     names = [UNKNOWN if value is None or value != value else str(value) for value in found]
     if len(set(names)) > MOST_GROUPS:
+        numbers = all(isinstance(value, int | float | None) for value in found)
         raise ConfigError(
-            f"--by {grouping.column} makes {len(set(names))} groups, more than {MOST_GROUPS}. Cut "
-            f"it, for example --by {grouping.column}:50."
+            f"--by {grouping.column} makes {len(set(names))} groups, more than {MOST_GROUPS}. "
+            + (
+                f"Cut it, for example --by {grouping.column}:50."
+                if numbers
+                else "Take a column of fewer different values."
+            )
         )
     return names
 
