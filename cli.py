@@ -15,7 +15,7 @@ from .commands.cache import cache_app
 from .commands.methods import models
 from .commands.reproduce import reproduce
 from .commands.weights import weights_app
-from .errors import CM2Error
+from .errors import CM2Error, Interrupted
 
 app = typer.Typer(
     help="Multimodal clinical prediction when modalities are missing: "
@@ -73,9 +73,11 @@ def main() -> None:
     except CM2Error as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as ended:  # typer makes an exit of the interrupt
+        if isinstance(ended, SystemExit) and ended.code != Interrupted.exit_code:
+            raise
+        print("stopped; give the same command again", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -107,3 +107,16 @@ def test_the_version_is_the_one_of_the_package() -> None:
 
     done = cm2("--version")
     assert done.stdout.strip() == package.__version__
+
+
+def test_an_interrupted_command_says_that_it_stopped() -> None:
+    program = (
+        "from cm2 import cli\n"
+        "from cm2.commands import judging\n"
+        "def ls() -> None: raise KeyboardInterrupt\n"
+        "judging.ls = ls\n"
+        "cli.main()\n"
+    )
+    done = python(program, "ls")
+    assert done.returncode == 130
+    assert done.stderr.strip() == "stopped; give the same command again"
