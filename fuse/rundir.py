@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -169,10 +170,11 @@ class RunDir:
         path = self._predictions(split)
         if not path.is_file():
             home = self.path.absolute().parent
-            cache = home.parent if home.name == RUNS else "CACHE"
+            word, _, elsewhere = split.partition("@")
+            cache = quote(str(home.parent)) if home.name == RUNS else "CACHE"
             raise DataError(
-                f"{path} is not there: `cm2 evaluate {self.path} --cache {cache} --split {split}` "
-                "makes it."
+                f"{path} is not there: `cm2 evaluate {quote(str(self.path))} --cache "
+                f"{'OTHER' if elsewhere else cache} --split {word}` makes it."
             )
         digest = self.info.get("predictions", {}).get(split)
         return atomic.read_parquet(path, digest, self._remedy)

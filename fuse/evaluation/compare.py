@@ -12,6 +12,9 @@ from .contenders import judged
 from .metrics import delong, holm, with_interval
 from .paired import Contender, labels, paired
 
+SPLITS = ("val", "test", "all")
+"""What is judged; `<split>@<cohort>` are the stays of another cohort."""
+
 
 def compare(
     models: Sequence[Contender],
@@ -42,9 +45,11 @@ def compare(
         stays of a patient clustered), p_holm (of p_bootstrap), comparisons (size of the family).
 
     Raises:
-        ConfigError: An unknown metric, or runs of different tasks.
+        ConfigError: An unknown split or metric, or runs of different tasks.
         DataError: Predictions are missing, no stay is common, or targets differ.
     """
+    if split.partition("@")[0] not in SPLITS:
+        raise ConfigError(unknown("split", split, SPLITS))
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(unknown("metric", name, METRICS))

@@ -116,6 +116,8 @@ def test_predictions_that_were_not_made_name_the_command(run: RunDir, tmp_path: 
     inside = Path(shutil.copytree(run.path, tmp_path / "cache/runs/one"))
     with pytest.raises(DataError, match=f"--cache {tmp_path / 'cache'} --split test"):
         RunDir.open(inside).predictions("test")
+    with pytest.raises(DataError, match="--cache OTHER --split test` makes it"):
+        RunDir.open(inside).predictions("test@2708986d6d99")
 
 
 def test_looks_are_counted(copy: RunDir) -> None:

@@ -111,6 +111,8 @@ def test_other_stays_targets_patients_and_tasks_are_refused(make_run: MakeRun) -
         compare([make_run("unjudged", splits=("val",))], base)
     with pytest.raises(ConfigError, match="'auroc'"):
         compare([base], base, metrics=("auroq",))
+    with pytest.raises(ConfigError, match=r"Unknown split 'tset'\. Did you mean 'test'"):
+        compare([base], base, "tset")
 
 
 def test_one_class_leaves_differences_null(make_run: MakeRun) -> None:
