@@ -21,13 +21,16 @@ SPECS = (
 LENGTHS = {"ehr": 5, "cxr": 1, "report": 3}
 
 
-def make_batch(n: int, specs: Sequence[ModalitySpec] = SPECS, seed: int = 0) -> FusionBatch:
+def make_batch(
+    n: int, specs: Sequence[ModalitySpec] = SPECS, seed: int = 0, targets: int = 1
+) -> FusionBatch:
     """Draw stays whose severity shows in every modality; about 60 % of them are there.
 
     Args:
         n: Number of stays.
         specs: Some of `SPECS`.
         seed: Seed.
+        targets: Number of targets; each further one needs a larger severity.
     """
     random, M = np.random.default_rng(seed), len(specs)
     severity = random.normal(size=n)
@@ -39,7 +42,7 @@ def make_batch(n: int, specs: Sequence[ModalitySpec] = SPECS, seed: int = 0) -> 
         mask[spec.name] = torch.ones(shape[:2], dtype=torch.bool)
     available = torch.from_numpy(random.random((n, M)) < 0.6)
     available[torch.arange(n), torch.arange(n) % M] = True
-    y = torch.from_numpy((severity > 0).astype(np.float32)).unsqueeze(1)
+    y = torch.from_numpy((severity[:, None] > 0.5 * np.arange(targets)).astype(np.float32))
     return FusionBatch(x, mask, available, pattern_ids(available), y)
 
 

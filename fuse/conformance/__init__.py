@@ -13,7 +13,17 @@ from pathlib import Path
 
 from .ensemble import vmaps
 from .learning import interaction, overfits
-from .output import absent_rows, alone, draws, large_values, no_pairs, sensitivity, shapes
+from .output import (
+    absent_rows,
+    alone,
+    draws,
+    large_values,
+    no_pairs,
+    padding,
+    sensitivity,
+    shapes,
+    targets,
+)
 from .parameters import checkpoint, gradients, steps, unread
 from .subject import Subject, Violation, run, subjects
 
@@ -67,6 +77,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         shapes,
         sensitivity,
         absent_rows,
+        padding,
+        targets,
         draws,
         alone,
         gradients,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ def overfits(subject: Subject) -> None:
     """Sixty-four stays, some with the wrong target, are learned by heart."""
     if not subject.kind.uses_all_modalities:
         return
-    wide = {"hidden": 24, "fusion_hidden": 24}
+    wide: dict[str, Any] = {"hidden": 24, "fusion_hidden": 24}
     unread = find(str(subject.options.get("model", "cm2"))).options.unread
     model = subject.fresh(**{k: v for k, v in wide.items() if k not in unread})
     batch = make_batch(64, model.specs)

@@ -6,16 +6,16 @@ import dataclasses
 
 import torch
 
-from ..models.interface import RowLoss
+from ..models.interface import FusionBatch, RowLoss
 from ..synthetic import make_batch, noisy, take, with_x
 from .subject import Subject, close, require, run, total
 
 
 def shapes(subject: Subject) -> None:
-    """Any number of modalities and stays gives one finite loss per row."""
-    for m in (1, 2, 3):
-        model = subject.model(m)
-        M = len(model.specs)
+    """Any number of modalities, in any order, and of stays gives one finite loss per row."""
+    for specs in (*map(subject.specs, (1, 2, 3)), subject.specs()[::-1]):
+        model = subject.model(specs)
+        M = len(specs)
         for n in (1, 5):
             output = run(model, noisy(make_batch(n, model.specs), model, training=True))
             where = f"with {M} modalities and {n} stays"
@@ -66,6 +66,44 @@ def absent_rows(subject: Subject) -> None:
     for name, loss in clean.losses.items():
         same = torch.equal(loss.value, garbage.losses[name].value)
         require(same, f"garbage in absent rows moves the loss {name}")
+
+
+def padding(subject: Subject) -> None:
+    """Steps and parts that are not real change nothing, whatever they hold and however many."""
+    model = subject.model()
+    batch = noisy(make_batch(12, model.specs), model, training=True)
+    plain, padded = run(model, _padded(batch, 0)), run(model, _padded(batch, 4))
+    close(padded.logits, plain.logits, "steps or parts that are not real move a prediction")
+    for name, loss in plain.losses.items():
+        text = f"steps or parts that are not real move the loss {name}"
+        close(padded.losses[name].value, loss.value, text)
+
+
+def _padded(batch: FusionBatch, more: int) -> FusionBatch:
+    """Put some that are not real behind those that are, with the times of all said."""
+    x, mask, time = {}, {}, {}
+    for name, values in batch.x.items():
+        n, length, width = values.shape
+        x[name] = torch.cat([values, torch.full((n, more, width), 100.0)], 1)
+        mask[name] = (torch.arange(length + more) < length).expand(n, -1)
+        time[name] = ((1 + torch.arange(length + more)) / length).clamp(max=1).expand(n, -1)
+    return dataclasses.replace(batch, x=x, mask=mask, time=time)
+
+
+def targets(subject: Subject) -> None:
+    """Several targets are predicted, an unknown one is left out, and classes are weighed."""
+    model = subject.model(targets=2)
+    batch = noisy(make_batch(12, model.specs, targets=2), model, training=True)
+    output = run(model, batch)
+    found = list(output.logits.shape)
+    require(found == [12, 2], f"logits of 2 targets: expected [12, 2], found {found}")
+    model.class_weights[1] *= 3
+    changed = run(model, batch).losses["task"].value != output.losses["task"].value
+    require(torch.equal(changed, (batch.y == 1).any(1)), "`class_weights` do not weigh the classes")
+    partly = torch.where(torch.tensor([True, False]), batch.y, torch.nan)
+    loss = run(model, dataclasses.replace(batch, y=partly)).losses["task"]
+    require(loss.rows.all(), "a stay with one of two targets known has no loss")
+    require(loss.value.isfinite().all(), "a stay with one of two targets known has no finite loss")
 
 
 def draws(subject: Subject) -> None:

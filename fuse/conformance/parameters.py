@@ -16,7 +16,7 @@ from .subject import Subject, require, run, total
 def gradients(subject: Subject) -> None:
     """All objectives together give every parameter a gradient."""
     for m in (2, 3):
-        model = subject.model(m)
+        model = subject.model(subject.specs(m))
         batch = noisy(make_batch(30, model.specs), model, training=True)
         total(model, run(model, batch)).backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():

@@ -61,14 +61,18 @@ class Subject:
         small["options"] = {**find(model).options.small, **given.pop("options", {})}
         return FuseConfig.of({**small, **given})
 
-    def fresh(self, m: int = 3, **more: Any) -> FusionModel:
-        """A model that has seen nothing."""
-        return build(self.specs(m), self.config(**more))
+    def fresh(
+        self, specs: tuple[ModalitySpec, ...] = (), targets: int = 1, **more: Any
+    ) -> FusionModel:
+        """A model that has seen nothing, of all modalities unless some are named."""
+        return build(specs or self.specs(), self.config(**more), targets)
 
-    def model(self, m: int = 3, **more: Any) -> FusionModel:
+    def model(
+        self, specs: tuple[ModalitySpec, ...] = (), targets: int = 1, **more: Any
+    ) -> FusionModel:
         """A model as it is after warm-up: statistics have started."""
-        model = self.fresh(m, **more)
-        batch = make_batch(60, self.specs(m), seed=7)
+        model = self.fresh(specs, targets, **more)
+        batch = make_batch(60, model.specs, seed=7, targets=targets)
         model.start([batch])
         model.refresh(1, [batch])
         fit_whole(model, batch)

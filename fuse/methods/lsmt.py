@@ -49,6 +49,14 @@ class LSMTOptions(Options):
             },
         }
     }
+    violates: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        name: {"padding": reason}
+        for name, reason in (
+            ("original", "padding is read, and its tokens are counted"),
+            ("token_mask=false", "padding is read"),
+            ("doubled=true", "a token's position counts the padding before it"),
+        )
+    }
     unread: ClassVar[tuple[str, ...]] = ("fusion_hidden", "series_encoder")
     small: ClassVar[Mapping[str, Any]] = {"latents": 3, "depth": 1, "layers": 1}
 

@@ -15,6 +15,7 @@ from cm2.fuse.methods import METHODS
 from cm2.fuse.methods.base import Method, Options
 from cm2.fuse.models.concat import Concat
 from cm2.fuse.models.interface import FusionBatch, FusionModel, FusionOutput, Hyper, Objective
+from cm2.fuse.models.task import binary
 
 
 class Broken(Concat):
@@ -43,6 +44,17 @@ class Leaky(Broken):
         return output._replace(
             logits=output.logits + batch.x["ehr"].nan_to_num().mean((1, 2))[:, None]
         )
+
+
+class Unmasked(Broken):
+    def wrong(self, output: FusionOutput, batch: FusionBatch) -> FusionOutput:
+        return output._replace(logits=output.logits + batch.x["report"].mean((1, 2))[:, None])
+
+
+class Unweighed(Broken):
+    def wrong(self, output: FusionOutput, batch: FusionBatch) -> FusionOutput:
+        even = torch.ones_like(self.class_weights)
+        return output._replace(losses={"task": binary(output.logits, batch.y, even)})
 
 
 class Restless(Broken):
@@ -122,6 +134,8 @@ CASES: dict[str, type[FusionModel]] = {
     "shapes": Shapes,
     "sensitivity": Blind,
     "absent_rows": Leaky,
+    "padding": Unmasked,
+    "targets": Unweighed,
     "draws": Restless,
     "alone": Together,
     "gradients": Idle,
