@@ -80,7 +80,7 @@ def _seconds(config: FuseConfig, cache: Path, known: dict[str, float]) -> float:
     if told not in known:
         identity = identify(config, cache)
         known[told] = seconds_per_epoch(
-            identity.config,
+            identity,
             load(cache, identity.config, identity.cohort),
             STREAMED_SAMPLE if config.mode == "stream" else SAMPLE,
         )

@@ -109,7 +109,7 @@ def _measured(config: FuseConfig, inputs: Inputs, device: str) -> float:
     from ..training.estimate import seconds_per_epoch
 
     identity = inputs.identify(config)
-    return seconds_per_epoch(identity.config, inputs.load(identity).to(choose(device)))
+    return seconds_per_epoch(identity, inputs.load(identity).to(choose(device)))
 
 
 def _weight_bytes(config: FuseConfig, inputs: Inputs) -> int:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from ...progress import never, silent
 from ..config import FuseConfig
 from ..data import FusionData
+from ..identity import Identity
 from .loop import reproducible, train
 from .state import TrainerState
 
@@ -17,20 +20,27 @@ SAMPLE = {"train": 512, "val": 128}
 
 
 def seconds_per_epoch(
-    config: FuseConfig, data: FusionData, sample: Mapping[str, int] = SAMPLE
+    identity: Identity, data: FusionData, sample: Mapping[str, int] = SAMPLE
 ) -> float:
     """Train a few epochs on some rows in memory, and scale the last one to all rows.
 
+    The run starts from the weights that it names, so that those which do not fit are found out.
+
     Args:
-        config: The configuration.
+        identity: The run.
         data: Its rows.
-        sample: Stays of each split that are timed.
+        sample: Stays of each split that are timed; they are spread over all of them, for a cohort
+            may have an order in which films begin late.
+
+    Raises:
+        ConfigError: The run cannot be trained.
     """
-    left = dict(sample)
-    split = []
-    for word in data.columns["split"]:
-        left[word] = left.get(word, 0) - 1
-        split.append(word if left[word] >= 0 else "")
+    config = identity.config
+    split = [""] * len(data.columns["split"])
+    for word, most in sample.items():
+        rows = data.rows(word)
+        for place in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int):
+            split[rows[place]] = word
     some = replace(data, columns={**data.columns, "split": split})
     short = {"folds": 0, "fold": 0}
     if not config.options.candidates():
@@ -38,7 +48,8 @@ def seconds_per_epoch(
         short["freeze_trunk_epochs"] = short["freeze_text_epochs"] = 0
     clock = _Clock()
     with reproducible(False):
-        train(FuseConfig.of({**config.model_dump(), **short}), some, clock, silent, never())
+        quick = FuseConfig.of({**config.model_dump(), **short})
+        train(quick, some, clock, silent, never(), identity.starts)
     share = len(some.rows("train")) / len(data.rows("train"))
     if config.options.candidates():  # nearly all of it is the fit, which comes first
         return (clock.at[-1] - clock.at[0]) / config.passes / share

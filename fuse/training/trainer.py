@@ -169,8 +169,8 @@ def plan(
 
         require_trainable(data.counts(), identity.config.task)
         sample = STREAMED_SAMPLE if stream else SAMPLE
-        seconds = seconds_per_epoch(identity.config, data, sample)
-        hours = seconds * identity.config.epochs / 3600
+        seconds = seconds_per_epoch(identity, data, sample)
+        hours = seconds * identity.config.passes / 3600
         measured = {"seconds_per_epoch": round(seconds, 2), "hours_at_most": round(hours, 3)}
     return {
         "run": str(run.path),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cm2.errors import DataError, Interrupted
+from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.compare import compare
 from cm2.fuse.group import RunGroup
 from cm2.fuse.reproduce import train as training
@@ -22,6 +23,7 @@ from cm2.fuse.reproduce.run import plan, reproduce, write
 from cm2.fuse.reproduce.show import AGAINST, Result, as_text
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.sweep.axis import parse
+from cm2.fuse.training.trainer import fuse
 from cm2.progress import Stop
 
 Asking = Callable[..., Any]
@@ -111,6 +113,16 @@ def test_a_forecast_counts_what_is_finished_and_writes_nothing(
     expected = sum(entry["s/epoch"] * 50 * 3 for entry in told) / 3600
     assert hours(told) == pytest.approx(expected, rel=0.2, abs=2e-3)
     assert sorted(iv.rglob("*")) == before
+
+
+def test_a_forecast_finds_weights_that_do_not_fit(iv: Path, asking: Asking, tmp_path: Path) -> None:
+    alone = {"task": "ihm", "model": "single", "modalities": ("ehr",), "epochs": 1, "hidden": 6}
+    start = fuse(FuseConfig.of(alone), iv, tmp_path / "start")
+    options = {"init": (f"ehr={start.path}",)}
+    told = forecast(plan("table3", asking(iv, methods=("mmtm",), options=options)), (0,))
+    assert told
+    for entry in told:
+        assert "is 6 wide" in entry["cannot be trained"], entry
 
 
 def test_validation_chooses_among_the_tries(iv: Path, asking: Asking) -> None:
