@@ -37,7 +37,7 @@ class DAFTOptions(Options):
         ge=0,
         le=4096,
         description="Width of the network that makes scale and shift; 0 is a seventh of what it "
-        "reads, the public code has 75 whatever that is.",
+        "reads, 16 at least; the public code has 75 whatever that is.",
     )
 
     missing: Literal["skip", "blank"] = Field(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from .base import Options
-from .recipes import PUBLISHED_RECIPE
+from .recipes import PAPER_RECIPE, PUBLISHED_RECIPE
 
 
 class DrFuseOptions(Options):
@@ -39,6 +39,7 @@ class DrFuseOptions(Options):
     )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": PAPER_RECIPE | {"batch_size": 8},  # the one exception that the paper names
         "reference": PUBLISHED_RECIPE | {"beta2": 0.999, "options": {"divergence": "published"}},
         "original": {
             "optimizer": "adam",

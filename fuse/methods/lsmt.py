@@ -40,6 +40,9 @@ class LSMTOptions(Options):
             "hidden": 384,
             "lr": 4e-5,
             "batch_size": 150,
+            "scheduler": "cosine",
+            "epochs": 300,
+            "patience": 300,
             "options": {
                 "latents": 64,
                 "depth": 9,

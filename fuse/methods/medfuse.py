@@ -30,6 +30,7 @@ class MedFuseOptions(Options):
         "original": {
             "optimizer": "adam",
             "lr": 1e-4,
+            "weight_decay": 0.0,
             "batch_size": 16,
             "epochs": 50,
             "options": {"layers": 2},

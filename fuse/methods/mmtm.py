@@ -54,7 +54,9 @@ class MMTMOptions(Options):
             "options": {"pairing": "pairwise", "crossed_steps": True, "missing": "blank"},
         },
         "original": {
+            "optimizer": "adam",
             "lr": 1e-4,
+            "weight_decay": 1e-4,
             "options": {"gate_scale": 2.0, "squeeze_act": "none", "predict": "mean"},
         },
     }

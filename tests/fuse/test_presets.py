@@ -98,6 +98,20 @@ def test_a_rival_has_the_recipe_of_the_paper_and_presets_of_its_own() -> None:
         FuseConfig.of({"model": "late", "preset": "original"})
 
 
+def test_the_paper_trains_drfuse_in_smaller_batches() -> None:
+    drfuse, other = (FuseConfig.of({"model": m, "preset": "paper"}) for m in ("drfuse", "late"))
+    assert (drfuse.batch_size, other.batch_size) == (8, 32)
+    assert drfuse.lr == other.lr
+
+
+def test_no_original_preset_has_a_weight_decay_that_its_publication_has_not() -> None:
+    decays = {
+        name: FuseConfig.of({"model": name, "preset": "original"}).weight_decay
+        for name in ("medfuse", "drfuse", "interleaved")
+    }
+    assert set(decays.values()) == {0.0}
+
+
 def test_an_option_of_the_method_wins_over_its_preset() -> None:
     given = {"model": "mmtm", "preset": "original", "options": {"gate_scale": "3"}}
     options = FuseConfig.of(given).options.model_dump()
