@@ -315,8 +315,11 @@ def _tries(line: Line, base: Options, request: Request, image: str = "") -> tupl
     model, own_preset = str(line.options["model"]), line.options.get("preset")
     own = find(model).options
     idle = (*unread(model), *(() if model == "cm2" else OF_CM2))
-    # A preset under all lines is that of CM2, of which the other methods take the recipe.
-    named = {"preset": own_preset, "model": model} if own_preset else {}
+    # A preset under all lines is that of CM2, of which the other methods take the recipe; the paper
+    # states one for each of them.
+    named = {"preset": own_preset} if own_preset else {}
+    if own_preset or base.get("preset") == "paper":
+        named["model"] = model
     options = resolve({**base, **named})
     if "series_encoder" in base and "series" in own.model_fields:  # encoders are its own option
         options["options"] = {**options.get("options", {}), "series": base["series_encoder"]}

@@ -106,6 +106,13 @@ def test_options_of_cm2_go_to_cm2_alone(iv: Path, asking: Asking, preset: str) -
         )
 
 
+def test_the_recipe_of_the_paper_trains_drfuse_in_smaller_batches(iv: Path, asking: Asking) -> None:
+    (room,) = plan("table3", asking(iv, options={"preset": "paper", "copula_dim": 0})).rooms
+    sizes = {entry.line.key: entry.tries[0].batch_size for entry in room.entries}
+    assert {key for key, size in sizes.items() if size != 32} == {"drfuse"}
+    assert sizes["drfuse"] == 8
+
+
 def test_a_line_that_cannot_be_meant_under_a_preset_is_named(iv: Path, asking: Asking) -> None:
     options = {"preset": "reference", "K": 3, "copula_dim": 0}
     found = plan("table4", asking(iv, options=options))
