@@ -67,7 +67,8 @@ def paired_bootstrap(first: Floats, second: Floats, value: float | None) -> Diff
 
     Returns:
         The percentile interval, and p: twice the smaller share of replicates on either side of 0
-        (Efron and Tibshirani, 1993, §15.4), with one replicate added to each side, so never 0.
+        (Efron and Tibshirani, 1993, §15.4), with one more replicate that counts on both sides, so
+        never 0.
     """
     gap = first - second
     bounds = interval(gap)
