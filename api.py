@@ -54,7 +54,7 @@ def fuse(
     cache: Place,
     *,
     out: Place | None = None,
-    seeds: Sequence[int] = (),
+    seeds: Sequence[int] | str = (),
     device: str = "auto",
     **options: Any,
 ) -> RunDir | RunGroup:
@@ -63,7 +63,7 @@ def fuse(
     Args:
         cache: Folder of the cache.
         out: Directory of the run or group; by default one place per identity.
-        seeds: Train one run for each seed.
+        seeds: Train one run for each seed; `0:4` as on the command line too.
         device: auto, cpu, cuda or cuda:INDEX.
         options: The options of `cm2 fuse`: `task`, `model`, `copula`, `preset` and so on. `folds`
             without `fold` trains every fold.
@@ -81,6 +81,8 @@ def fuse(
     config = FuseConfig.of(options)
     place = None if out is None else Path(out)
     every_fold = config.folds > 0 and "fold" not in options
+    if isinstance(seeds, str):
+        seeds = groups.parse_seeds(seeds) if seeds else ()
     if seeds or every_fold:
         return groups.fuse_group(
             config, Path(cache), tuple(seeds), every_fold, place, device=device
@@ -137,8 +139,8 @@ def evaluate(
     *,
     bootstrap: int = 1000,
     unit: str = "patient",
-    by: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    by: Sequence[str] | str = (),
+    drop: Sequence[str] | str = (),
     threshold: str = "",
     recalibrate: str = "none",
 ) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def evaluate(
         split: val, test or all.
         bootstrap: Bootstrap replicates; 0 for no intervals.
         unit: What is resampled: patient or stay.
-        by: Subgroups by columns of the cohort, such as `sex` and `age:40/65`.
+        by: Subgroups by columns of the cohort, such as `["sex", "age:40/65"]`.
         drop: Modalities withheld from a share of the stays, such as `cxr=0.5`.
         threshold: How a threshold is fixed on validation, such as `sensitivity=0.9`.
         recalibrate: Correct probabilities on validation: none, platt or isotonic.
@@ -167,17 +169,17 @@ def evaluate(
     from .fuse.group import open_runs
 
     (opened,) = open_runs([Path(run)])
-    looks = Looks(tuple(by), tuple(drop), threshold, recalibrate)
+    looks = Looks(_words(by), _words(drop), threshold, recalibrate)
     return judge(opened, Path(cache), split, looks=looks, replicates=bootstrap, unit=unit)
 
 
 def compare(
-    runs: Sequence[Place],
+    runs: Sequence[Place] | Place,
     *,
     baseline: Place | None = None,
-    predictions: Sequence[Place] = (),
+    predictions: Sequence[Place] | Place = (),
     split: str = "test",
-    metrics: Sequence[str] = ("auroc", "aupr"),
+    metrics: Sequence[str] | str = ("auroc", "aupr"),
     bootstrap: int = 1000,
 ) -> list[dict[str, Any]]:
     """Compare runs and groups on the same stays: paired bootstrap, DeLong, Holm.
@@ -201,12 +203,22 @@ def compare(
     from .fuse.evaluation.paired import Outside
     from .fuse.group import open_runs
 
-    opened = open_runs([Path(run) for run in runs])
+    opened = open_runs(_places(runs))
     reference = opened[-1] if baseline is None else open_runs([Path(baseline)])[0]
-    outside = [Outside.read(Path(file)) for file in predictions]
+    outside = [Outside.read(file) for file in _places(predictions)]
     return judge(
-        [*opened, *outside], reference, split, metrics=tuple(metrics), replicates=bootstrap
+        [*opened, *outside], reference, split, metrics=_words(metrics), replicates=bootstrap
     )
+
+
+def _words(given: Sequence[str] | str) -> tuple[str, ...]:
+    """A list of words, or text with commas between them as on the command line."""
+    return tuple(given.split(",") if given else ()) if isinstance(given, str) else tuple(given)
+
+
+def _places(given: Sequence[Place] | Place) -> list[Path]:
+    """Several paths, or one alone."""
+    return [Path(place) for place in ([given] if isinstance(given, str | Path) else given)]
 
 
 def _texts(options: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,16 @@ def test_several_seeds_are_a_group(cache: Path) -> None:
     assert [run.config.seed for run in group.members] == [0, 1]
 
 
+def test_what_is_one_on_the_command_line_may_be_one_here(cache: Path) -> None:
+    group = cm2.fuse(cache, seeds="0:1", **SMALL)
+    assert isinstance(group, RunGroup)
+    run = group.members[0].path
+    found = cm2.evaluate(run, cache, bootstrap=20, by="split,y_ihm", threshold="youden")
+    assert sorted(found["by_group"]) == ["split", "y_ihm"]
+    (row,) = cm2.compare(run, bootstrap=20, metrics="auroc")
+    assert row["metric"] == "auroc"
+
+
 def test_a_sweep_ranks_the_settings_of_its_grid(cache: Path, tmp_path: Path) -> None:
     found = cm2.sweep(cache, ["lr=1e-2,1e-6"], out=tmp_path / "sweep", jobs=1, **BUT_LR)
     members = found.roll().members
