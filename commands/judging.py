@@ -21,6 +21,7 @@ from .shared import (
     print_json,
     quoted,
     read_films,
+    say,
     suggest,
 )
 from .sweeping import show_sweep
@@ -199,7 +200,8 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="The run to report, others beside it (a group: its seeds); or a sweep."
+            help="The run to report, others beside it (a group: its seeds, of the first fold); or "
+            "a sweep."
         ),
     ],
     out: Annotated[
@@ -218,11 +220,15 @@ def report(
     from ..fuse.evaluation.report import write_report
     from ..fuse.group import RunGroup, open_runs
 
+    opened = open_runs(runs)
     main_run, *others = [
-        run
-        for one in open_runs(runs)
-        for run in (one.members if isinstance(one, RunGroup) else [one])
+        run for one in opened for run in (one.first_fold if isinstance(one, RunGroup) else [one])
     ]
+    if any(isinstance(one, RunGroup) and one.kind == "folds" for one in opened):
+        say(
+            f"reported: {main_run.member}, beside others of this fold; folds share no stays, and "
+            "`cm2 evaluate` judges them together"
+        )
     target = main_run.path / "report.html" if out is None else out
     print(write_report(main_run, target, cache=found_cache(main_run.path, cache), others=others))
 

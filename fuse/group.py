@@ -115,6 +115,11 @@ class RunGroup:
         seeds = sorted({run.config.seed for run in self.members})
         return [[run for run in self.members if run.config.seed == seed] for seed in seeds]
 
+    @property
+    def first_fold(self) -> list[RunDir]:
+        """Members that judge the same stays: all of a group of seeds, else those of one fold."""
+        return [run for run in self.members if run.config.fold == self.members[0].config.fold]
+
     def predictions(self, split: str) -> list[pa.Table]:
         """Predictions of a split, one table for each seed; folds are pooled.
 

@@ -128,6 +128,19 @@ def test_a_run_behind_a_link_lies_in_the_cache_that_its_path_names(
     assert next_one in capsys.readouterr().err
 
 
+def test_the_report_of_a_cross_validation_is_that_of_its_first_fold(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = FuseConfig.of({**TINY, "task": "ihm", "folds": 3})
+    group = fuse_group(config, cache, (0, 1), every_fold=True)
+    assert main(["report", str(group.path)]) == 0
+    shown = capsys.readouterr()
+    page = (group.members[0].path / "report.html").read_text()
+    assert shown.out.strip() == str(group.members[0].path / "report.html")
+    assert "reported: seed 0, fold 0" in shown.err
+    assert "seed 1" in page
+
+
 def test_a_run_is_judged_on_the_cache_that_it_lies_in(
     cache: Path,
     capsys: pytest.CaptureFixture[str],
