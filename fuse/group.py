@@ -76,8 +76,13 @@ class RunGroup:
             members: Configurations of its runs by their directories.
             content: Whatever else the record holds: identity, kind, what is shared.
         """
+        home = path.resolve()  # a link on the way to either would lead past the cache and back
         runs = [
-            {"run": os.path.relpath(run, path), "seed": config.seed, "fold": config.fold}
+            {
+                "run": os.path.relpath(run.resolve(), home),
+                "seed": config.seed,
+                "fold": config.fold,
+            }
             for run, config in members.items()
         ]
         atomic.write_json(path / GROUP, {**content, "members": runs})
@@ -99,10 +104,14 @@ class RunGroup:
     @cached_property
     def members(self) -> list[RunDir]:
         """The runs, by seed and fold."""
-        return [
-            RunDir(Path(os.path.normpath(self.path / part["run"])))
-            for part in self.record["members"]
-        ]
+        return [RunDir(self._place(part["run"])) for part in self.record["members"]]
+
+    def _place(self, relative: str) -> Path:
+        """Where a run lies, by the way that was taken to the group if that leads there."""
+        named, real = (
+            Path(os.path.normpath(folder / relative)) for folder in (self.path, self.path.resolve())
+        )
+        return real if not named.is_dir() and real.is_dir() else named
 
     @property
     def begun(self) -> list[RunDir]:

@@ -474,3 +474,22 @@ def test_scrambling_all_test_rows_changes_no_trained_artefact_of_a_group(
             other = (k + 1) % 3
             ours, theirs = (g.members[other].path / BEST for g in (before, after))
             assert ours.read_bytes() != theirs.read_bytes()
+
+
+def test_a_group_leads_to_its_runs_through_links_and_after_a_move(tmp_path: Path) -> None:
+    cache = tmp_path / "deep/er/cache"
+    run = cache / "runs/one"
+    run.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(cache)
+    config = FuseConfig.of({"task": "ihm"})
+    away = tmp_path / "link/sweeps/it/chosen"
+    RunGroup.write(away, {run: config}, {"kind": "seeds"})
+    assert RunGroup.find(away).members[0].path == tmp_path / "link/runs/one"
+    cache.rename(tmp_path / "moved")
+    (moved,) = RunGroup.find(tmp_path / "moved/sweeps/it/chosen").members
+    assert moved.path == tmp_path / "moved/runs/one"
+    disk = tmp_path / "disk/a/b"
+    RunGroup.write(disk / "group", {tmp_path / "moved/runs/one": config}, {"kind": "seeds"})
+    (tmp_path / "short").symlink_to(disk)
+    (linked,) = RunGroup.find(tmp_path / "short/group").members
+    assert linked.path.samefile(tmp_path / "moved/runs/one")
