@@ -82,7 +82,7 @@ def _run(run: RunDir) -> dict[str, Any]:
         "modalities": "+".join(modality_names(config)),
         "val_auroc": (run.metrics("val") or {}).get("auroc"),
         "test_auroc": (run.metrics("test") or {}).get("auroc"),
-        "looks": int(info.get("looks", {}).get("test", 0)),
+        "looks": run.test_looks,
         "started": info.get("started"),
         "detail": run.member,
     }

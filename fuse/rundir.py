@@ -195,6 +195,12 @@ class RunDir:
         self.update(looks={**looks, split: count})
         return count
 
+    @property
+    def test_looks(self) -> int:
+        """How often the labels of its own test stays were looked at, alone or among all stays."""
+        looks = self.info.get("looks", {})
+        return int(looks.get("test", 0)) + int(looks.get("all", 0))
+
     def update(self, **entries: object) -> None:
         """Replace entries of run.json, whole or not at all."""
         if not self.writes:

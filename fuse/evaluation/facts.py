@@ -219,7 +219,7 @@ def limits(
         synthetic: Whether the stays are made up.
     """
     rarer = min(positives, n - positives)
-    looks = int(run.info.get("looks", {}).get("test", 0))
+    looks = run.test_looks
     said = [
         "This is research software. It is not a medical device; its numbers must not guide care.",
         "Everything here comes from one data set and one split by patient. How the model does "
@@ -234,13 +234,13 @@ def limits(
         )
     if split == "val":
         said.append(
-            "The stays judged here chose the epoch, so the values are too good. No test stay has "
-            "been looked at."
+            "The stays judged here chose the epoch, so the values are too good."
+            + (" No test stay has been looked at." if not looks else "")
         )
-    elif looks > 1:
+    if looks > (1 if split == "test" else 0):
         said.append(
-            f"The test stays have been looked at {looks} times with this run. Choices made after "
-            "the first look make the values too good."
+            f"The test stays have been looked at {looks} time{'s' if looks > 1 else ''} with this "
+            "run. Choices made after the first look make the values on them too good."
         )
     if random:
         said.append(

@@ -101,7 +101,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "identity": run.info["identity"][:12],
         "split": split,
         "split_title": {"test": "test", "val": "validation"}[split],
-        "looks": run.info.get("looks", {}).get("test", 0),
+        "looks": run.test_looks,
         "best_epoch": run.info.get("best_epoch", 0),
         "epochs": len(run.history),
         "warnings": [w for w in run.info.get("warnings", []) if not (random and "random" in w)],

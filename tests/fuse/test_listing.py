@@ -27,6 +27,12 @@ def test_runs_of_a_cache_are_listed_with_state_metrics_and_looks(tmp_path: Path)
     assert (second["state"], second["test_auroc"], second["looks"]) == ("unfinished", None, 0)
 
 
+def test_a_look_at_all_stays_is_a_look_at_the_test_stays(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", splits=("val",)).count_look("all")
+    write_run(tmp_path / "b").count_look("all")
+    assert [row["looks"] for row in list_runs(tmp_path)] == [1, 2]
+
+
 def test_a_group_is_one_line_and_unfinished_while_a_member_is(tmp_path: Path) -> None:
     members = [write_run(tmp_path / f"s{seed}", splits=("val",), seed=seed) for seed in (0, 1)]
     record = {"kind": "seeds", "identity": "x", "folds": 0}

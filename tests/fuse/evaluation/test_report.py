@@ -204,7 +204,17 @@ def test_validation_alone_is_said_plainly(make_run: MakeRun) -> None:
     page = render(content(make_run(splits=("val",)), None, []))
     assert "Validation only" in page
     assert "120 validation stays" in page
+    assert "No test stay has been looked at" in page
     assert "looked at once" not in page
+
+
+def test_a_look_at_all_stays_was_one_at_the_test_stays(make_run: MakeRun) -> None:
+    run = make_run(splits=("val",))
+    run.count_look("all")
+    page = render(content(run, None, []))
+    assert "Validation only" in page
+    assert "No test stay has been looked at" not in page
+    assert "The test stays have been looked at 1 time with this run" in page
 
 
 def test_missing_parts_are_named_and_draw_nothing(make_run: MakeRun) -> None:
