@@ -88,6 +88,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     inputs = facts.modalities(run, cache)
     random = [row["title"] for row in inputs if row["random"]]
     n, positives = len(told), int((told == 1).any(1).sum())
+    rates = np.nanmean(told, 0)  # by label
     dataset = str(run.info.get("dataset", "unknown"))
     return {
         "title": facts.TASKS.get(run.config.task, run.config.task),
@@ -115,7 +116,9 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "calibration_fit": (run.metrics(split) or {}).get("calibration"),
         "n": n,
         "positives": positives,
-        "prevalence": float(y.mean()),
+        "prevalence": positives / n,
+        "labels": len(rates),
+        "uninformed": {"aupr": float(rates.mean()), "brier": float((rates * (1 - rates)).mean())},
         "figures": _figures(run, y, p, subjects),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),

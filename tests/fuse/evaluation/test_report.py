@@ -208,6 +208,28 @@ def test_validation_alone_is_said_plainly(make_run: MakeRun) -> None:
     assert "looked at once" not in page
 
 
+def test_several_labels_are_counted_by_stay_and_the_uninformed_lines_are_means_over_labels(
+    make_run: MakeRun,
+) -> None:
+    table = predictions()
+    common, n = table["y"].to_numpy(), table.num_rows
+    rare = np.where(np.arange(n) % 10 == 0, 1, 0)
+    parts = [
+        table.set_column(
+            table.column_names.index("target"), "target", pa.array([name] * n)
+        ).set_column(table.column_names.index("y"), "y", pa.array(y, pa.int8()))
+        for name, y in (("common", common), ("rare", rare))
+    ]
+    run = make_run(table=pa.concat_tables(parts))
+    page = content(run, None, [])
+    either = int((common | rare).sum())
+    assert (page["n"], page["positives"], page["prevalence"]) == (n, either, either / n)
+    rates = np.array([common.mean(), rare.mean()])
+    assert page["uninformed"]["aupr"] == pytest.approx(rates.mean())
+    assert page["uninformed"]["brier"] == pytest.approx((rates * (1 - rates)).mean())
+    assert "2 labels: a stay counts as an event if it has any of them" in render(page)
+
+
 def test_a_look_at_all_stays_was_one_at_the_test_stays(make_run: MakeRun) -> None:
     run = make_run(splits=("val",))
     run.count_look("all")
