@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cm2.fuse.data import FusionData, assemble
 from cm2.fuse.models.interface import ModalitySpec
 from cm2.fuse.random import stay_keys
+from cm2.fuse.rows import FusionData, assemble
 
 SHAPES = {
     "ehr": ("series", 24, 76, 1.0),

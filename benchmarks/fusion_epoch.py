@@ -34,8 +34,8 @@ import torch
 from torchvision import models
 
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.data import FusionData
 from cm2.fuse.inference import forward
+from cm2.fuse.rows import FusionData
 from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.loop import reproducible, train_epoch

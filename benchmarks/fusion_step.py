@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.data import FusionData
+from cm2.fuse.rows import FusionData
 from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.loop import reproducible, train_epoch
 

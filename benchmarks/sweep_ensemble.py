@@ -26,7 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.data import FusionData
+from cm2.fuse.rows import FusionData
 from cm2.fuse.training.allocator import keep_freed_memory
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.device import choose

@@ -22,7 +22,7 @@ from .drop import Drop
 from .identity import modality_names
 from .models.interface import LEARNED, ModalitySpec
 from .random import stay_keys
-from .rows import PREDICT_ROWS, FusionData, Rows, assemble
+from .rows import FusionData, Rows, assemble
 from .stream.options import trunk_of
 
 
@@ -205,10 +205,6 @@ def _targets(columns: list[list[int | None]], config: FuseConfig) -> torch.Tenso
 
 
 __all__ = [
-    "PREDICT_ROWS",
-    "FusionData",
-    "Rows",
-    "assemble",
     "folded",
     "load",
     "target_column",

@@ -25,7 +25,6 @@ from ..progress import never, silent
 from .columns import Part, Reading, digests, from_arrays, from_table
 from .combinations import STREAM_ONLY
 from .config import FuseConfig
-from .data import FusionData, assemble
 from .hold_out import hold_out
 from .inference import build, forward
 from .models.imputation import RANDOM
@@ -33,6 +32,7 @@ from .models.interface import FusionModel, Hyper
 from .parameters import decode, encode, plain
 from .precision import precision
 from .random import Keys, stay_keys
+from .rows import FusionData, assemble
 from .training.device import choose
 from .training.finish import judge_best
 from .training.history import best_epoch

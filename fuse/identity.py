@@ -22,7 +22,7 @@ from .methods import short
 from .stream.options import init_of, settled, settled_cached, streamed_of
 
 if TYPE_CHECKING:
-    from .data import FusionData
+    from .rows import FusionData
 
 NUMERICS_VERSION = 7
 """Raised by hand whenever the same configuration and data would give other numbers."""

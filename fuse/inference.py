@@ -18,7 +18,7 @@ from ..cache.fingerprint import fingerprint
 from ..cache.layout import TRAINING_SUBJECTS
 from ..errors import ConfigError, DataError, LeakageError
 from .config import FuseConfig, unknown
-from .data import FusionData, Rows, load
+from .data import load
 from .identity import Inputs
 from .methods.own import load_again
 from .models import model_class
@@ -26,6 +26,7 @@ from .models.interface import FusionModel, FusionOutput, Hyper, ModalitySpec
 from .other_space import refuse_other_spaces
 from .precision import precision
 from .random import key
+from .rows import FusionData, Rows
 from .rundir import BEST, RunDir
 
 _log = logging.getLogger("cm2.fuse")

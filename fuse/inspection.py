@@ -10,12 +10,13 @@ from typing import Any, get_args
 from ..cache.cohort import Cohort
 from ..errors import ConfigError
 from .config import FuseConfig
-from .data import FusionData, load
+from .data import load
 from .identity import identify
 from .inference import build
 from .methods import canonical, find, short
 from .models import model_class
 from .presets import presets
+from .rows import FusionData
 
 
 def describe(name: str) -> dict[str, Any]:

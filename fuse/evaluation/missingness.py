@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ..config import unknown
-from ..data import FusionData, Rows
 from ..drop import Drop
 from ..inference import Prepared, forward, probabilities
 from ..models.interface import pattern_ids
+from ..rows import FusionData, Rows
 from .contenders import Judged, judged
 from .metrics import with_interval
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ...cache.layout import FILM_VIEWS
 from ...cache.store import Store
 from ..config import FuseConfig
-from ..data import FusionData, Rows
 from ..models.interface import LEARNED, FusionBatch
+from ..rows import FusionData, Rows
 from .batch import RawBatch
 from .items import Items, Numbers, Texts, films_of
 from .options import trunk_of, width_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import FuseConfig
-from ..data import FusionData
 from ..models.encoders import Encoders, SeriesEncoder
 from ..models.interface import FusionModel
+from ..rows import FusionData
 from .data import StreamData
 from .items import Films
 from .model import Streamed

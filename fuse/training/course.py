@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
 from ..config import FuseConfig
-from ..data import FusionData
 from ..evaluation.metrics import auroc, average_precision, macro
 from ..inference import build, probabilities
 from ..methods import short
 from ..models.interface import FusionModel, FusionOutput
+from ..rows import FusionData
 from .history import best_epoch, ended, learning_rate
 from .state import Journal, TrainerState
 from .step import Meter, diverged

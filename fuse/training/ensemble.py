@@ -17,8 +17,8 @@ from ...cache.lease import Lease
 from ...errors import CM2Error, UnsupportedError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
-from ..data import FusionData
 from ..identity import Identity, Inputs
+from ..rows import FusionData
 from ..rundir import RunDir
 from . import trainer
 from .course import Course

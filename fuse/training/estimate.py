@@ -10,8 +10,8 @@ import numpy as np
 
 from ...progress import never, silent
 from ..config import FuseConfig
-from ..data import FusionData
 from ..identity import Identity
+from ..rows import FusionData
 from .loop import reproducible, train
 from .state import TrainerState
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cache import atomic, checkpoint
-from ..data import FusionData, Rows
 from ..evaluation.targets import summarise
 from ..identity import Identity
 from ..inference import SUBJECTS, forward, probabilities, subject_keys, table
+from ..rows import FusionData, Rows
 from ..rundir import BEST, FITTED, LAST, LEARNED, RunDir
 from ..stream.exports import encoders_of
 from .course import scores

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ...errors import CM2Error
 from ..config import FuseConfig
-from ..data import FusionData
 from ..methods import short
+from ..rows import FusionData
 from .course import Course
 from .loop import reproducible, train_epoch
 from .mapped import Mapped

@@ -13,12 +13,12 @@ from ...errors import ConfigError
 from ...extract.encoders.weights import Weights
 from ...progress import Progress, Stop
 from ..config import FuseConfig
-from ..data import FusionData
 from ..inference import forward
 from ..methods import short
 from ..models.interface import FusionOutput, Hyper
 from ..precision import precision
 from ..random import order
+from ..rows import FusionData
 from .course import Course, Figures, trained
 from .state import Journal, TrainerState
 from .step import Meter, clip, moved, non_finite

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ...errors import CM2Error, ConfigError
-from ..data import PREDICT_ROWS, FusionData, Rows
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
 from ..precision import precision
 from ..random import order
+from ..rows import PREDICT_ROWS, FusionData, Rows
 from .course import Course, Figures, trained
 from .stack import Stack
 from .step import Meter, clip, moved, non_finite

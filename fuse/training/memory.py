@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..config import FuseConfig
-from ..data import PREDICT_ROWS, FusionData
 from ..inference import build
 from ..models.interface import Hyper
 from ..precision import precision
+from ..rows import PREDICT_ROWS, FusionData
 
 COPIES = 5
 """Of the weights: themselves, gradients, two moments, the best epoch."""

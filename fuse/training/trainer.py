@@ -26,7 +26,7 @@ from ..methods.own import source
 from ..rundir import CONFIG, INFO, TRAINER, RunDir
 
 if TYPE_CHECKING:
-    from ..data import FusionData
+    from ..rows import FusionData
 
 _log = logging.getLogger("cm2.fuse")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...progress import Stop
-from ..data import FusionData
 from ..inference import forward
+from ..rows import FusionData
 from .course import Course
 
 

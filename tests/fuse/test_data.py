@@ -10,8 +10,9 @@ import torch
 from cm2.cache.cohort import Cohort, view
 from cm2.errors import ConfigError, DataError
 from cm2.fuse.config import FuseConfig
-from cm2.fuse.data import FusionData, load
+from cm2.fuse.data import load
 from cm2.fuse.identity import NUMERICS_VERSION, differences, identify
+from cm2.fuse.rows import FusionData
 
 
 @pytest.fixture(scope="module")
