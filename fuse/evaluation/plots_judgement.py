@@ -30,7 +30,8 @@ def decision(curve: Mapping[str, Sequence[float]], prevalence: float) -> str:
         axes.axhline(0, color=COLOR["muted"], linestyle=":", linewidth=1.2)
         axes.set(xlabel="Threshold probability", ylabel="Net benefit per stay")
         low = min(float(np.min(curve["low"])), 0.0)
-        axes.set_ylim(max(low, -0.5 * prevalence) - 0.02 * prevalence, 1.08 * prevalence)
+        high = max(float(np.max(curve["high"])), prevalence)  # resampled stays may have more events
+        axes.set_ylim(max(low, -0.5 * prevalence) - 0.02 * prevalence, high + 0.08 * prevalence)
         axes.set_xlim(float(x[0]), float(x[-1]))
 
     return draw("decision", "Net benefit over thresholds", (3.9, 3.0), paint)
