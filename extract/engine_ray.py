@@ -52,20 +52,16 @@ def compute(
 def _computed(
     ray: Any, plan: Plan, chunks: Sequence[Chunk], may_begin: Callable[[], None], gpus: int
 ) -> Iterator[tuple[Chunk, EncodedShard]]:
-    under_way: set[Any] = set()
     try:
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(encode_in_worker)
         encoder = ray.put(plan.encode)
 
         def begin(chunk: Chunk) -> Any:
             # In a list the encoder stays a reference, which a worker resolves only once.
-            handle = task.remote([encoder], list(chunk), str(Path.cwd()))
-            under_way.add(handle)
-            return handle
+            return task.remote([encoder], list(chunk), str(Path.cwd()))
 
         def result(handle: Any) -> EncodedShard:
             shard: EncodedShard = ray.get(handle)
-            under_way.remove(handle)
             return shard
 
         size = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -82,9 +78,6 @@ def _computed(
             f"The Ray cluster is lost, or a node or the disk of one ({type(error).__name__}). "
             f"{_AGAIN}"
         ) from error
-    finally:
-        for handle in under_way:  # the cluster may live on, begun by the user
-            ray.cancel(handle)
 
 
 _AGAIN = "What was encoded is stored; the same command continues from there."

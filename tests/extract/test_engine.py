@@ -237,33 +237,6 @@ def test_two_extractions_of_one_space_in_one_ray_each_have_their_own_rows(tmp_pa
     assert content(tmp_path / "tripled") == content(tmp_path / "whole")
 
 
-class Stuck(Doubling):
-    """Waits for a long time, but for the first shard, where it raises."""
-
-    def __call__(self, work: Sequence[Work]) -> EncodedShard:
-        for _ in range(600 if work[0].payload > 0 else 0):
-            time.sleep(0.1)
-        raise ConfigError("weights.safetensors is not here")
-
-
-@needs_ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_nothing_is_left_at_work_in_a_ray_of_the_user(tmp_path: Path) -> None:
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        with pytest.raises(ConfigError):
-            make(tmp_path / "c", Stuck(), engine="ray")
-        until = time.monotonic() + 20
-        while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
-            time.sleep(0.2)
-        assert ray.available_resources().get("CPU") == 2
-    finally:
-        ray.shutdown()
-
-
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_lost_node_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
