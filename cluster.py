@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, ResourceError
 
 
 @contextmanager
-def joined(cpus: int | None) -> Iterator[Any]:
+def joined(cpus: int | None, again: str) -> Iterator[Any]:
     """Join a cluster, and leave it afterwards if that was done here; yields the module `ray`.
 
     Args:
         cpus: CPUs of a Ray that is started here; None for all of this machine.
+        again: What is kept if the cluster is lost, and how to go on.
 
     Raises:
         ConfigError: Ray is not installed, or nobody answers at `RAY_ADDRESS`.
+        ResourceError: The cluster is lost, or a part of it.
     """
     try:
         import ray
@@ -44,6 +46,13 @@ def joined(cpus: int | None) -> Iterator[Any]:
             ) from error
     try:
         yield ray
+    except ray.exceptions.RayTaskError:  # what a task raised says nothing of the cluster
+        raise
+    except ray.exceptions.RayError as error:
+        raise ResourceError(
+            f"The Ray cluster is lost, or a node or the disk of one ({type(error).__name__}). "
+            f"{again}"
+        ) from error
     finally:
         if begun:
             ray.shutdown()

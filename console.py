@@ -25,7 +25,7 @@ def set_up_logging(verbosity: int) -> None:
     Args:
         verbosity: -1 and 0 warnings, which are a part of the result, 1 information, 2 everything.
     """
-    level = logging.WARNING if verbosity <= 0 else logging.INFO if verbosity == 1 else logging.DEBUG
+    level = {0: logging.WARNING, 1: logging.INFO}.get(max(verbosity, 0), logging.DEBUG)
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("cm2")

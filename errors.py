@@ -20,7 +20,9 @@ Every message says what was expected, what was found, and what to do next.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -110,6 +112,11 @@ def did_you_mean(name: str, known: Iterable[str], within: str = "") -> str:
     return "" if near is None else f" Did you mean {within + near!r}?"
 
 
+def quoted(word: str | Path) -> str:
+    """A word or path as a shell takes it, for commands that a message advises."""
+    return shlex.quote(str(word))
+
+
 __all__ = [
     "BusyError",
     "CM2Error",
@@ -124,4 +131,5 @@ __all__ = [
     "UnsupportedError",
     "did_you_mean",
     "nearest",
+    "quoted",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import interval, metric_table, outline, records
+from ..errors import quoted
 from ..settings import DEFAULT_CACHE
 from .shared import (
     FilmsOption,
@@ -19,7 +20,6 @@ from .shared import (
     cache_of,
     found_cache,
     print_json,
-    quoted,
     read_films,
     say,
     suggest,
@@ -113,12 +113,12 @@ def evaluate(
 
 def _looked_at(one: RunDir | RunGroup, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What was found of each run of a group, by seed and fold; nothing for a single run."""
-    from ..fuse.group import RunGroup
+    from ..fuse.group import RunGroup, member
 
     if not isinstance(one, RunGroup):
         return {}
     return {
-        run.member: {"run": str(run.path), **(run.metrics(found["split"]) or {})}
+        member(run.config): {"run": str(run.path), **(run.metrics(found["split"]) or {})}
         for run in one.members
     }
 
@@ -218,7 +218,7 @@ def report(
         print(write_sweep(SweepDir.open(runs[0]), out or runs[0] / "report.html"))
         return
     from ..fuse.evaluation.report import write_report
-    from ..fuse.group import RunGroup, open_runs
+    from ..fuse.group import RunGroup, member, open_runs
 
     opened = open_runs(runs)
     main_run, *others = [
@@ -226,8 +226,8 @@ def report(
     ]
     if any(isinstance(one, RunGroup) and one.kind == "folds" for one in opened):
         say(
-            f"reported: {main_run.member}, beside others of this fold; folds share no stays, and "
-            "`cm2 evaluate` judges them together"
+            f"reported: {member(main_run.config)}, beside others of this fold; folds share no "
+            "stays, and `cm2 evaluate` judges them together"
         )
     target = main_run.path / "report.html" if out is None else out
     print(write_report(main_run, target, cache=found_cache(main_run.path, cache), others=others))

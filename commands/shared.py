@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -82,13 +81,13 @@ def found_cache(run: Path, named: Path | None) -> Path | None:
     """The cache that was named, else the one that a run or group lies in, else $CM2_CACHE."""
     if named is not None:
         return named
-    if usual := os.environ.get("CM2_CACHE"):
-        known = [Path(usual)]
+    if told := os.environ.get("CM2_CACHE"):
+        usual: Path | None = Path(told)
     else:
-        known = [DEFAULT_CACHE] if (DEFAULT_CACHE / COHORTS).is_dir() else []
+        usual = DEFAULT_CACHE if (DEFAULT_CACHE / COHORTS).is_dir() else None
     # the way that was named first: `runs`, or a run, may be a link to another disk
     around = (*run.absolute().parents, *run.resolve().parents)
-    return next(iter([folder for folder in around if (folder / COHORTS).is_dir()] + known), None)
+    return next((folder for folder in around if (folder / COHORTS).is_dir()), usual)
 
 
 def cache_of(run: Path, named: Path | None) -> Path:
@@ -119,11 +118,6 @@ def suggest(command: str) -> None:
     say(f"next: {command}")
 
 
-def quoted(path: Path) -> str:
-    """A path as a shell takes it within a command."""
-    return shlex.quote(str(path))
-
-
 __all__ = [
     "CacheOption",
     "DryRun",
@@ -136,7 +130,6 @@ __all__ = [
     "cache_of",
     "found_cache",
     "print_json",
-    "quoted",
     "read_films",
     "say",
     "set_verbosity",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..console import metric_table, records, table
+from ..errors import quoted
 from ..settings import DEFAULT_CACHE
 from .shared import (
     CacheOption,
@@ -21,7 +22,6 @@ from .shared import (
     TimeLimit,
     bars,
     print_json,
-    quoted,
     read_films,
     say,
     stopping,
@@ -228,6 +228,8 @@ def _look(run: RunDir | RunGroup, cache: Path) -> dict[str, Any]:
 
 def _show_group(group: RunGroup, test: dict[str, Any] | None, as_json: bool) -> None:
     """Print every member of a group, all together, and the test stays if they were looked at."""
+    from ..fuse.group import member
+
     together = group.metrics("val") or {}
     if as_json:
         members = [{"run": str(run.path), "val": run.metrics("val")} for run in group.members]
@@ -236,7 +238,9 @@ def _show_group(group: RunGroup, test: dict[str, Any] | None, as_json: bool) -> 
         return
     folds = group.kind == "folds"
     lines = [
-        (run.member, "val", metrics) for run in group.members if (metrics := run.metrics("val"))
+        (member(run.config), "val", metrics)
+        for run in group.members
+        if (metrics := run.metrics("val"))
     ]
     lines.append(("together", "val", together))
     if test is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..console import metric_table, outline
-from ..errors import ConfigError
+from ..errors import ConfigError, quoted
 from ..settings import DEFAULT_CACHE
 from .board import Board
 from .shared import (
@@ -21,7 +21,6 @@ from .shared import (
     TimeLimit,
     bars,
     print_json,
-    quoted,
     stopping,
     suggest,
     verbosity,

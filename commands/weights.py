@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .shared import JsonOption, print_json, quoted, suggest
+from ..errors import quoted
+from .shared import JsonOption, print_json, suggest
 
 weights_app = typer.Typer(help="Prepare weights of encoders.", no_args_is_help=True)
 

@@ -20,6 +20,7 @@ from .work import Plan, Work
 
 Chunk = Sequence[Work]
 _RETRIES = 5
+_AGAIN = "What was encoded is stored; the same command continues from there."
 _encoders: dict[str, Callable[[Chunk], EncodedShard]] = {}  # of a worker: the last one
 
 
@@ -45,7 +46,7 @@ def compute(
         CM2Error: An encoder raised it in a worker.
         ResourceError: The workers died again and again on one shard, or the cluster is lost.
     """
-    with joined(cpus) as ray:
+    with joined(cpus, _AGAIN) as ray:
         yield from _computed(ray, plan, chunks, may_begin, gpus)
 
 
@@ -73,14 +74,6 @@ def _computed(
             f"Ray workers died {_RETRIES + 1} times on one shard ({type(error).__name__}). Give "
             f"them more memory, or use --engine local to see why. {_AGAIN}"
         ) from error
-    except ray.exceptions.RayError as error:
-        raise ResourceError(
-            f"The Ray cluster is lost, or a node or the disk of one ({type(error).__name__}). "
-            f"{_AGAIN}"
-        ) from error
-
-
-_AGAIN = "What was encoded is stored; the same command continues from there."
 
 
 def encode_in_worker(encoder: Sequence[Any], chunk: Chunk, folder: str) -> EncodedShard:

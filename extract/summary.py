@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from ..cache.layout import modality_folder
 from ..cache.reader import stores_of
+from ..errors import quoted
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class ExtractSummary:
                 f"cm2 extract … --modality {','.join(partial)}, the other parts of --shard or "
                 "without --limit: what is not encoded yet counts as absent"
             )
-        task = quote(next(iter(self.tasks)))
-        command = f"cm2 fuse --cache {quote(str(self.cache))} --task {task}"
+        task = quoted(next(iter(self.tasks)))
+        command = f"cm2 fuse --cache {quoted(self.cache)} --task {task}"
         command += f" --cohort {self.cohort}" if self.cohort != "default" else ""
         several = [len(stores_of(modality_folder(self.cache, m.name))) > 1 for m in self.modalities]
         if not any(several):

@@ -27,6 +27,11 @@ from .rundir import CONFIG, RunDir
 GROUP = "group.json"
 
 
+def member(config: FuseConfig) -> str:
+    """What tells a run from the others of its group: the seed, and the fold."""
+    return f"seed {config.seed}" + (f", fold {config.fold}" if config.folds else "")
+
+
 class RunGroup:
     """Several runs that are one result.
 
@@ -160,4 +165,4 @@ def open_runs(paths: Sequence[Path]) -> list[RunDir | RunGroup]:
     return [RunGroup.open(path) if is_group(path) else RunDir.open(path) for path in paths]
 
 
-__all__ = ["GROUP", "RunGroup", "is_group", "open_runs"]
+__all__ = ["GROUP", "RunGroup", "is_group", "member", "open_runs"]

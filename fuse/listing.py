@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cache.layout import RUNS
 from ..errors import CM2Error, DataError, IntegrityError
-from .group import RunGroup, is_group
+from .group import RunGroup, is_group, member
 from .identity import modality_names
 from .methods import short
 from .rundir import CONFIG, INFO, RunDir
@@ -84,7 +84,7 @@ def _run(run: RunDir) -> dict[str, Any]:
         "test_auroc": (run.metrics("test") or {}).get("auroc"),
         "looks": run.test_looks,
         "started": info.get("started"),
-        "detail": run.member,
+        "detail": member(config),
     }
 
 

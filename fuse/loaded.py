@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, SchemaError
+from ..errors import ConfigError, SchemaError, quoted
 from .inference import load_model
 from .models.interface import FusionBatch, FusionModel, Hyper, pattern_ids
 from .random import stay_keys, uniforms
@@ -144,7 +143,7 @@ def load_run(path: str | Path) -> LoadedRun:
     if run.config.mode == "stream":
         raise ConfigError(
             f"{path} is a streamed run: it reads films or token ids, not arrays. `cm2 predict "
-            f"{quote(str(path))}` writes its probabilities; `cm2 extract … --weights "
+            f"{quoted(path)}` writes its probabilities; `cm2 extract … --weights "
             "MODALITY=RUN` makes vectors of its encoder, from which `cm2 fuse` trains a run for "
             "here."
         )

@@ -19,14 +19,13 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import pyarrow as pa
 
 from ..cache import atomic
 from ..cache.layout import RUN_BEST, RUN_INFO, RUNS
-from ..errors import ConfigError, DataError, IntegrityError
+from ..errors import ConfigError, DataError, IntegrityError, quoted
 from .config import FuseConfig
 
 CONFIG, INFO, HISTORY, LEARNED = "config.json", RUN_INFO, "metrics.jsonl", "learned.json"
@@ -82,12 +81,6 @@ class RunDir:
     def config(self) -> FuseConfig:
         """The resolved configuration."""
         return FuseConfig.of(self.record["config"])
-
-    @property
-    def member(self) -> str:
-        """What tells it from the other runs of its group: the seed, and the fold."""
-        config = self.config
-        return f"seed {config.seed}" + (f", fold {config.fold}" if config.folds else "")
 
     @property
     def info(self) -> dict[str, Any]:
@@ -171,9 +164,9 @@ class RunDir:
         if not path.is_file():
             home = self.path.absolute().parent
             word, _, elsewhere = split.partition("@")
-            cache = quote(str(home.parent)) if home.name == RUNS else "CACHE"
+            cache = quoted(home.parent) if home.name == RUNS else "CACHE"
             raise DataError(
-                f"{path} is not there: `cm2 evaluate {quote(str(self.path))} --cache "
+                f"{path} is not there: `cm2 evaluate {quoted(self.path)} --cache "
                 f"{'OTHER' if elsewhere else cache} --split {word}` makes it."
             )
         digest = self.info.get("predictions", {}).get(split)

@@ -13,7 +13,7 @@ from cm2.errors import ConfigError
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'cm2\[ray\]'"), joined(1):
+    with pytest.raises(ConfigError, match=r"pip install 'cm2\[ray\]'"), joined(1, ""):
         pass
 
 
@@ -27,5 +27,5 @@ def test_a_cluster_that_does_not_answer_is_no_bug(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ray, "init", refused)
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    with pytest.raises(ConfigError, match=r"at 192\.0\.2\.1:6379"), joined(1):
+    with pytest.raises(ConfigError, match=r"at 192\.0\.2\.1:6379"), joined(1, ""):
         pass

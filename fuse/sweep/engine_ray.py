@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster import joined
-from ...errors import CM2Error, ResourceError
+from ...errors import CM2Error
 from ...progress import Stop, never
 from ..training.allocator import keep_freed_memory
 from .work import ATTEMPTS, Context, May, Outcome, Task, Worker
 
 _TICK = 0.5
+_AGAIN = "Finished epochs are stored; the same command continues from there."
 _FILMS = "CM2_FILMS"  # `stream.items.ROOT`, without torch
 _GRACE = 60.0  # seconds in which cancelled tasks may end
 
@@ -48,16 +49,8 @@ def compute(
         IntegrityError: A file of the cache is not what was written.
     """
     on_gpu = context.device.startswith("cuda")
-    with joined(None if on_gpu else jobs) as ray:
-        try:
-            yield from _run(ray, tasks, context, jobs, may, stop)
-        except ray.exceptions.RayTaskError:
-            raise
-        except ray.exceptions.RayError as error:
-            raise ResourceError(
-                f"The Ray cluster is lost, or a node or the disk of one ({type(error).__name__}). "
-                "Finished epochs are stored; the same command continues from there."
-            ) from error
+    with joined(None if on_gpu else jobs, _AGAIN) as ray:
+        yield from _run(ray, tasks, context, jobs, may, stop)
 
 
 def _run(

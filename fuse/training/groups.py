@@ -11,7 +11,7 @@ from ...cache.layout import RUNS
 from ...errors import CM2Error, ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
-from ..group import RunGroup, is_group
+from ..group import RunGroup, is_group, member
 from ..identity import identify, modality_names
 from ..methods import short
 from . import pretrain as before
@@ -135,8 +135,7 @@ def fuse_group(
                     compiled=compiled,
                 )
             except CM2Error as error:
-                said = f"seed {one.seed}" + (f", fold {one.fold}" if one.folds else "")
-                error.args = (f"The member of {said} of the group {path}: {error}",)
+                error.args = (f"The member of {member(one)} of the group {path}: {error}",)
                 raise
             advance(1)
     judge_group(group, "val")

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +15,7 @@ import pytest
 
 from cm2.cache.store import EncodedShard, Reject, Space
 from cm2.errors import ConfigError, Interrupted, ResourceError
-from cm2.extract import engine, engine_ray
+from cm2.extract import engine
 from cm2.extract.config import ExtractConfig
 from cm2.extract.engine import encode
 from cm2.extract.work import Plan, Work
@@ -242,13 +241,11 @@ def test_two_extractions_of_one_space_in_one_ray_each_have_their_own_rows(tmp_pa
 def test_a_lost_node_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    class Ray:
-        exceptions = ray.exceptions
+    def lost(**_: object) -> NoReturn:
+        raise ray.exceptions.NodeDiedError("its heartbeat is missing")
 
-        def remote(self, **_: object) -> NoReturn:
-            raise ray.exceptions.NodeDiedError("its heartbeat is missing")
-
-    monkeypatch.setattr(engine_ray, "joined", lambda _: nullcontext(Ray()))
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "remote", lost)
     with pytest.raises(ResourceError, match=r"NodeDiedError.*the same command continues"):
         make(tmp_path / "c", engine="ray", workers=1)
 
