@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= cm2-demo
+BUILT_FROM := pyproject.toml extract/sources/_row_filter.c
 
 .PHONY: demo test test-slow check clean
 
@@ -24,14 +25,15 @@ check: .venv/test-ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cm2 needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 
-.venv/demo-ready: pyproject.toml | .venv/bin/pip
+.venv/demo-ready: $(BUILT_FROM) | .venv/bin/pip
 	@start=$$(date +%s); $(BIN)/pip install --quiet --editable . \
 	&& echo "set-up: $$(( $$(date +%s) - start )) s, $$(du -sm .venv | cut -f1) MB in .venv"
 	@touch $@
 
-.venv/test-ready: pyproject.toml | .venv/bin/pip
+.venv/test-ready: $(BUILT_FROM) | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable ".[test,dev]"
 	@touch $@ .venv/demo-ready
 
 clean:
 	rm -rf .venv .typecheck build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f extract/sources/_row_filter*.so extract/sources/_row_filter*.pyd

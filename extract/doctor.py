@@ -24,6 +24,7 @@ from .sources.locate import find_parts
 from .sources.mimic_cxr import find_metadata
 from .sources.releases import drift
 from .sources.report_texts import find_texts
+from .sources.row_filter import COMPILED
 
 MEMORY_GIB = 4.0
 _CHECKSUMS = ("SHA256SUMS.txt", "SHA256SUMS")
@@ -129,6 +130,13 @@ def _machine() -> list[Check]:
         )
     device = "NVIDIA device present" if Path("/dev/nvidia0").exists() else "none: work runs on CPU"
     checks.append(Check("accelerator", True, device))
+    compiled = (
+        "compiled"
+        if COMPILED
+        else "not compiled, long tables are read in about twice the time; install a C compiler and "
+        "Python's headers, then cm2 again"
+    )
+    checks.append(Check("row filter", True, compiled))
     return checks
 
 

@@ -119,6 +119,17 @@ def test_tables_that_are_links_are_compared_and_those_in_no_list_are_named(
     assert "not checked: chartevents.csv.gz" in found.detail
 
 
+@pytest.mark.parametrize(("compiled", "told"), [(True, "compiled"), (False, "C compiler")])
+def test_it_says_whether_long_tables_are_read_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, told: str
+) -> None:
+    monkeypatch.setattr("cm2.extract.doctor.COMPILED", compiled)
+    check = by_name(None, tmp_path)["row filter"]
+    assert check.ok
+    assert told in check.detail
+    assert ("not compiled" in check.detail) is not compiled
+
+
 def test_verify_without_data_is_refused_not_ignored(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--data"):
         doctor(None, tmp_path, verify=True)
