@@ -12,44 +12,14 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from cm2.errors import ConfigError, UnsupportedError
-from cm2.fuse.copula import COPULAS, get_copula
-from cm2.fuse.copula.family import Copula
+from cm2.fuse.copula import COPULAS
 from cm2.fuse.copula.joint import DRAWS, JointModel
 from cm2.fuse.copula.mixture import Mixture, rosenblatt
-from cm2.fuse.copula.student_t import Student
+
+from .conftest import joint_of, some_joint
 
 FAMILIES = tuple(COPULAS)
 COUPLED = tuple(name for name in FAMILIES if name != "independence")
-
-
-def vector_joint(entry: dict[str, Any]) -> JointModel:
-    """The joint model of an entry of imputation.json."""
-    names = {"R": "correlation", "theta": "theta", "nu": "nu"}
-    params = {names[k]: torch.tensor(v, dtype=torch.float64) for k, v in entry["params"].items()}
-    copula: Copula
-    if entry["family"] == "student_t":
-        copula = Student(nu=entry["params"]["nu"])
-    else:
-        copula = get_copula(entry["family"])
-    joint = JointModel(2, entry["D"], entry["K"], copula, floor=1e-6).double()
-    for marginal, parts in zip(joint.marginals, entry["mixtures"], strict=True):
-        tensors = {k: torch.tensor(v, dtype=torch.float64) for k, v in parts.items()}
-        log_weights = torch.log(tensors["weights"] / tensors["weights"].sum())
-        marginal.assign(Mixture(log_weights, tensors["means"], tensors["stds"]))  # type: ignore[operator]
-    joint.raw.data.copy_(copula.unconstrained(params, 2))
-    return joint
-
-
-def some_joint(
-    M: int, D: int, K: int, family: str, tau: float = 0.4, seed: int = 0, **options: Any
-) -> JointModel:
-    torch.manual_seed(seed)
-    joint = JointModel(M, D, K, family, **options).double()
-    for marginal in joint.marginals:
-        marginal.start(torch.rand(K) + 0.3, 1.5 * torch.randn(K, D), 0.4 + torch.rand(K, D))  # type: ignore[operator]
-    if joint.raw.numel():
-        joint.raw.data.copy_(joint.copula.initial(M, tau).expand_as(joint.raw))
-    return joint
 
 
 def uniforms(joint: JointModel, n: int, B: int, seed: int = 0) -> Tensor:
@@ -65,7 +35,7 @@ def vectors(shared: Path) -> list[tuple[dict[str, Any], JointModel, Tensor, Tens
     found = []
     for entry in entries:
         w = torch.tensor([[entry["x_present"], [math.nan] * entry["D"]]], dtype=torch.float64)
-        found.append((entry, vector_joint(entry), w, absent))
+        found.append((entry, joint_of(entry, 2), w, absent))
     return found
 
 

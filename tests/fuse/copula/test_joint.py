@@ -15,48 +15,14 @@ from scipy import stats
 from torch import Tensor
 
 from cm2.errors import ConfigError
-from cm2.fuse.copula import COPULAS, get_copula
-from cm2.fuse.copula.family import Copula
+from cm2.fuse.copula import COPULAS
 from cm2.fuse.copula.joint import JointModel
-from cm2.fuse.copula.mixture import Mixture, log_prob, rosenblatt
-from cm2.fuse.copula.student_t import Student
+from cm2.fuse.copula.mixture import log_prob, rosenblatt
+
+from .conftest import joint_of, some_joint
 
 FAMILIES = tuple(COPULAS)
 COUPLED = tuple(name for name in FAMILIES if name != "independence")
-
-
-def family_of(entry: dict[str, Any]) -> tuple[Copula, dict[str, Tensor]]:
-    """The family of a vector entry with its parameters."""
-    names = {"R": "correlation", "theta": "theta", "nu": "nu"}
-    params = {names[k]: torch.tensor(v, dtype=torch.float64) for k, v in entry["params"].items()}
-    if entry["family"] == "student_t":
-        return Student(nu=entry["params"]["nu"]), params
-    return get_copula(entry["family"]), params
-
-
-def joint_of(entry: dict[str, Any], M: int, **options: Any) -> JointModel:
-    """The joint model of a vector entry."""
-    copula, params = family_of(entry)
-    joint = JointModel(M, entry["D"], entry["K"], copula, floor=1e-6, **options).double()
-    for marginal, parts in zip(joint.marginals, entry["mixtures"], strict=True):
-        tensors = {k: torch.tensor(v, dtype=torch.float64) for k, v in parts.items()}
-        log_weights = torch.log(tensors["weights"] / tensors["weights"].sum())
-        marginal.assign(Mixture(log_weights, tensors["means"], tensors["stds"]))  # type: ignore[operator]
-    if joint.raw.numel():
-        joint.raw.data.copy_(copula.unconstrained(params, M))
-    return joint
-
-
-def some_joint(
-    M: int, D: int, K: int, family: str, tau: float = 0.4, seed: int = 0, **options: Any
-) -> JointModel:
-    torch.manual_seed(seed)
-    joint = JointModel(M, D, K, family, **options).double()
-    for marginal in joint.marginals:
-        marginal.start(torch.rand(K) + 0.3, 1.5 * torch.randn(K, D), 0.4 + torch.rand(K, D))  # type: ignore[operator]
-    if joint.raw.numel():
-        joint.raw.data.copy_(joint.copula.initial(M, tau).expand_as(joint.raw))
-    return joint
 
 
 def patterns(M: int) -> Tensor:
