@@ -93,6 +93,14 @@ static int is_candidate(const char *at, const char *line, const char *quote, Py_
     return *field == '0' || has(ids, id);
 }
 
+static int is_ascii(const char *text, Py_ssize_t size)
+{
+    unsigned char high = 0; /* no early end, so that compilers use wide registers */
+    for (Py_ssize_t i = 0; i < size; i++)
+        high |= (unsigned char)text[i];
+    return high < 0x80;
+}
+
 static PyObject *find(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -104,6 +112,7 @@ static PyObject *find(PyObject *module, PyObject *args)
     const char *start = text.buf, *end = start + text.len, *row = start;
     char *kept = malloc((size_t)text.len + 1), *to = kept;
     Py_ssize_t rows = 0;
+    int ascii = 0;
     PyObject *found = NULL;
     if (kept == NULL || start_ids(&ids, wanted.buf, wanted.len / (Py_ssize_t)sizeof(int64_t)) < 0) {
         PyErr_NoMemory();
@@ -120,9 +129,11 @@ static PyObject *find(PyObject *module, PyObject *args)
         quote = later;
         rows++;
     }
+    ascii = is_ascii(start, row - start);
     Py_END_ALLOW_THREADS
     free(ids.slots);
-    found = Py_BuildValue("y#nn", kept, (Py_ssize_t)(to - kept), (Py_ssize_t)(row - start), rows);
+    found = Py_BuildValue("y#nnO", kept, (Py_ssize_t)(to - kept), (Py_ssize_t)(row - start), rows,
+                          ascii ? Py_True : Py_False);
 done:
     free(kept);
     PyBuffer_Release(&text);
@@ -131,7 +142,7 @@ done:
 }
 
 static PyMethodDef methods[] = {
-    {"find", find, METH_VARARGS, "Candidates as bytes, bytes of whole rows, number of whole rows."},
+    {"find", find, METH_VARARGS, "Candidates; of the whole rows their bytes, their number, and whether all is ASCII."},
     {NULL, NULL, 0, NULL},
 };
 
