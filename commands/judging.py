@@ -108,7 +108,8 @@ def evaluate(
             for part, metrics in each.items():
                 for title, text in shown(metrics):
                     print(f"\n{part}: {title}\n{text}")
-    suggest(f"cm2 report {quoted(runs[0])}" + (f" --cache {quoted(cache)}" if cache else ""))
+    own = None if results[0].get("external") else cache  # the page is about the run's own stays
+    suggest(f"cm2 report {quoted(runs[0])}" + (f" --cache {quoted(own)}" if own else ""))
 
 
 def _looked_at(one: RunDir | RunGroup, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -230,7 +231,17 @@ def report(
             "stays, and `cm2 evaluate` judges them together"
         )
     target = main_run.path / "report.html" if out is None else out
-    print(write_report(main_run, target, cache=found_cache(main_run.path, cache), others=others))
+    print(write_report(main_run, target, cache=_own_cache(main_run, cache), others=others))
+
+
+def _own_cache(run: RunDir, named: Path | None) -> Path | None:
+    """The cache that a page about a run reads: the one named, else its own if that is found."""
+    from ..fuse.evaluation.facts import own_cohort
+
+    run.require_finished()
+    found = found_cache(run.path, named)
+    mine = found is not None and (named is not None or own_cohort(run, found) is not None)
+    return found if mine else None
 
 
 def inspect(
@@ -255,8 +266,8 @@ def inspect(
         from ..fuse.evaluation.card import model_card
         from ..fuse.rundir import RunDir
 
-        own = found_cache(path, cache)
-        print(model_card(RunDir.open(path), own if own and own.is_dir() else None))
+        run = RunDir.open(path)
+        print(model_card(run, _own_cache(run, cache)))
     elif as_json:
         print_json(facts)
     else:

@@ -24,7 +24,7 @@ def model_card(run: RunDir, cache: Path | None) -> str:
         Markdown.
 
     Raises:
-        ConfigError: The run is not finished.
+        ConfigError: The run is not finished, or the cache is not the run's.
     """
     from ..models import model_class
 

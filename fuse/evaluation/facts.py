@@ -31,6 +31,14 @@ FIGURES = ("auroc", "aupr", "brier", "ece")
 Floats = NDArray[np.float64]
 
 
+def own_cohort(run: RunDir, cache: Path) -> Cohort | None:
+    """The cohort that a run was trained on, or None if the cache does not hold it."""
+    if not Cohort.exists(cache, run.config.cohort):
+        return None
+    cohort = Cohort.open(cache, run.config.cohort)
+    return cohort if cohort.fingerprint == run.info["fingerprints"]["cohort"] else None
+
+
 def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
     """Describe each modality: encoder, frozen or trained, weights, availability by split.
 
@@ -285,6 +293,7 @@ __all__ = [
     "fingerprints",
     "limits",
     "modalities",
+    "own_cohort",
     "patterns",
     "results",
     "settings",

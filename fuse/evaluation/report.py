@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ...cache.cohort import Cohort
+from ...errors import ConfigError
 from ..identity import modality_names
 from ..rundir import RunDir
 from . import facts, plots, plots_copula, plots_judgement, plots_training
@@ -44,7 +44,8 @@ def write_report(
         `out`.
 
     Raises:
-        ConfigError: The run is not finished, or the runs have different tasks.
+        ConfigError: The run is not finished, the runs have different tasks, or the cache is not
+            the run's.
     """
     run.require_finished()
     return write(render(content(run, cache, others)), out)
@@ -68,6 +69,9 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         run: The run.
         cache: Its cache or None.
         others: Runs beside it.
+
+    Raises:
+        ConfigError: The cache does not hold the cohort that the run was trained on.
     """
     split = "test" if run.metrics("test") is not None else "val"
     beside = [other for other in others if other.path != run.path]
@@ -80,9 +84,13 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     y, p = y[known].astype(np.int64), [seeds[0].ravel()[known] for seeds in data.p]
     subjects = np.repeat(data.subjects, len(data.targets))[known]
     rows = facts.results(run, judged, names, split)
-    cohort = None
-    if cache is not None and Cohort.exists(cache, run.config.cohort):
-        cohort = Cohort.open(cache, run.config.cohort)
+    cohort = None if cache is None else facts.own_cohort(run, cache)
+    if cache is not None and cohort is None:
+        raise ConfigError(
+            f"{cache} does not hold the cohort {run.config.cohort!r} that {run.path} was trained "
+            "on, and what another cohort says of itself is not true of this run. Name the run's "
+            "own cache by --cache, or none."
+        )
     synthetic = cohort is not None and bool(cohort.info.get("synthetic"))
     smallest = 1 if synthetic else SMALLEST
     inputs = facts.modalities(run, cache)

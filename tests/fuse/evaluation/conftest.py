@@ -17,6 +17,7 @@ from cm2.fuse.rundir import RunDir
 
 MakeRun = Callable[..., RunDir]
 FIRST_STAY, FIRST_SUBJECT = 7_310_000, 5_820_000
+COHORT = "c" * 64
 MODALITIES = ("ehr", "cxr", "report")
 
 
@@ -125,7 +126,7 @@ def write_run(
         dataset="mimic4",
         versions={"cm2": "0.1.0"},
         spaces=spaces,
-        fingerprints={"cohort": "c" * 64, "modalities": prints},
+        fingerprints={"cohort": COHORT, "modalities": prints},
         rows={"train": part, "val": part, "test": part},
         warnings=[],
         looks={"test": 1} if "test" in splits else {},

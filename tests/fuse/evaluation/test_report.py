@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 
 from cm2.cache import atomic
+from cm2.cache.cohort import Cohort
 from cm2.errors import ConfigError
-from cm2.fuse.evaluation import report
 from cm2.fuse.evaluation.plots_copula import pair_density
 from cm2.fuse.evaluation.report import content, render, write_report
 from cm2.fuse.rundir import RunDir
 
-from .conftest import FIRST_STAY, FIRST_SUBJECT, MODALITIES, MakeRun, predictions, write_run
+from .conftest import COHORT, FIRST_STAY, FIRST_SUBJECT, MODALITIES, MakeRun, predictions, write_run
 
 CANARY = "<script>alert('canary')</script>\"&"
 
@@ -59,9 +59,11 @@ def cohort(monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
         {"rule": "ICU stays", "stays": 500, "subjects": 400, "paper": None},
         {"rule": "of an adult", "stays": 450, "subjects": 380, "paper": 440},
     ]
-    found = SimpleNamespace(info={"attrition": rows, "synthetic": True, "release": "2.2"} | info)
-    monkeypatch.setattr(report.Cohort, "exists", lambda cache, name: True)
-    monkeypatch.setattr(report.Cohort, "open", lambda cache, name: found)
+    found = SimpleNamespace(
+        info={"attrition": rows, "synthetic": True, "release": "2.2"} | info, fingerprint=COHORT
+    )
+    monkeypatch.setattr(Cohort, "exists", lambda cache, name: True)
+    monkeypatch.setattr(Cohort, "open", lambda cache, name: found)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def test_missing_parts_are_named_and_draw_nothing(make_run: MakeRun) -> None:
     run = make_run(model="single", modalities=("ehr",), copula=None)
     page = render(content(run, None, []))
     assert "This run has no copula" in page
-    assert "the cache was not given" in page
+    assert "Not shown: the run’s own cache is not at hand" in page
     assert "cannot tell whether the data are synthetic" in page
     assert "Copula density" not in page
 
@@ -324,6 +326,19 @@ def test_parameters_by_coordinate_are_averaged() -> None:
     each = [pair_density("frank", {"theta": t}, 2, (0, 1), u) for t in (1.0, 4.0)]
     both = pair_density("frank", {"theta": [1.0, 4.0]}, 2, (0, 1), u)
     np.testing.assert_allclose(both, (each[0] + each[1]) / 2, rtol=1e-12)
+
+
+def test_counts_of_another_cohort_are_refused(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = make_run()
+    with pytest.raises(ConfigError, match="does not hold the cohort 'default'"):
+        content(run, tmp_path, [])
+    cohort(monkeypatch)
+    assert content(run, tmp_path, [])["synthetic"]
+    run.update(fingerprints={**run.info["fingerprints"], "cohort": "d" * 64})
+    with pytest.raises(ConfigError, match="not true of this run"):
+        content(run, tmp_path, [])
 
 
 def test_an_unfinished_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
