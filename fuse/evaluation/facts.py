@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,22 @@ def results(run: RunDir, others: Sequence[RunDir], names: Sequence[str], split: 
     ]
 
 
+def by_label(metrics: Mapping[str, Any], smallest: int) -> list[dict[str, Any]]:
+    """Metrics of each of several labels: name, n, positives, and `FIGURES` unless events are few.
+
+    Args:
+        metrics: What `evaluate` returned; of one target nothing comes back.
+        smallest: Counts below this are not shown, see `cells`.
+    """
+    found = []
+    for name, one in metrics.get("targets", {}).items():
+        n, positives = one["n"], one["positives"]
+        few = 0 < min(positives, n - positives) < smallest
+        entry = {"name": name, "n": n, "few": few, "positives": None if few else positives}
+        found.append(entry | ({} if few else {key: one[key] for key in FIGURES}))
+    return found
+
+
 def patterns(predictions: pa.Table, names: Sequence[str], smallest: int) -> list[dict[str, Any]]:
     """Count stays and events of each availability pattern and judge the large enough ones.
 
@@ -214,19 +230,22 @@ def fingerprints(run: RunDir) -> list[tuple[str, str]]:
 
 
 def limits(
-    run: RunDir, split: str, n: int, positives: int, random: list[str], synthetic: bool
+    run: RunDir, split: str, targets: Mapping[str, Floats], random: list[str], synthetic: bool
 ) -> list[str]:
     """Say what this page does not show.
 
     Args:
         run: The run.
         split: What was judged.
-        n: Judged stays.
-        positives: Events among them.
+        targets: Labels of the judged stays by target, NaN where unknown.
         random: Titles of modalities whose encoder has random weights.
         synthetic: Whether the stays are made up.
     """
-    rarer = min(positives, n - positives)
+    told = {name: y[~np.isnan(y)] for name, y in targets.items()}
+    classes = {name: int(min(y.sum(), len(y) - y.sum())) for name, y in told.items()}
+    label = min(classes, key=lambda name: classes[name])
+    rarer, n, several = classes[label], len(told[label]), len(targets) > 1
+    hidden = several and not synthetic and 0 < rarer < SMALLEST
     looks = run.test_looks
     said = [
         "This is research software. It is not a medical device; its numbers must not guide care.",
@@ -237,7 +256,8 @@ def limits(
     ]
     if rarer < ENOUGH:
         said.append(
-            f"{rarer} of the {n} judged stays are of the rarer class. A validation should have "
+            f"{f'Fewer than {SMALLEST}' if hidden else rarer} of the {n} judged stays are of the "
+            f"rarer class{f' of {label!r}' if several else ''}. A validation should have "
             f"{ENOUGH} of each: read intervals, not values."
         )
     if split == "val":
@@ -290,6 +310,7 @@ __all__ = [
     "MODALITIES",
     "TASKS",
     "attrition",
+    "by_label",
     "fingerprints",
     "limits",
     "modalities",

@@ -95,6 +95,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
     smallest = 1 if synthetic else SMALLEST
     inputs = facts.modalities(run, cache)
     random = [row["title"] for row in inputs if row["random"]]
+    metrics = run.metrics(split) or {}
     n, positives = len(told), int((told == 1).any(1).sum())
     rates = np.nanmean(told, 0)  # by label
     dataset = str(run.info.get("dataset", "unknown"))
@@ -121,7 +122,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "results": rows,
         "left_out": data.left_out[0],
         "not_judged": labels([other for other in beside if other not in judged]),
-        "calibration_fit": (run.metrics(split) or {}).get("calibration"),
+        "calibration_fit": metrics.get("calibration"),
         "n": n,
         "positives": positives,
         "prevalence": positives / n,
@@ -130,12 +131,15 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "figures": _figures(run, y, p, subjects),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
         "dependence": _dependence(run),
-        "understanding": understanding(run, others, run.metrics(split) or {}),
-        "consequences": _consequences(run.metrics(split) or {}, float(y.mean())),
+        "understanding": understanding(run, others, metrics),
+        "by_label": facts.by_label(metrics, smallest),
+        "consequences": _consequences(metrics, float(y.mean())),
         "attrition": facts.attrition(cohort, run),
         "settings": facts.settings(run.config),
         "fingerprints": facts.fingerprints(run),
-        "limits": facts.limits(run, split, n, positives, random, synthetic),
+        "limits": facts.limits(
+            run, split, dict(zip(data.targets, data.y.T, strict=True)), random, synthetic
+        ),
         "modality_titles": facts.MODALITIES,
         "smallest": smallest,
         "pale": SMALLEST - 1,

@@ -229,7 +229,28 @@ def test_several_labels_are_counted_by_stay_and_the_uninformed_lines_are_means_o
     rates = np.array([common.mean(), rare.mean()])
     assert page["uninformed"]["aupr"] == pytest.approx(rates.mean())
     assert page["uninformed"]["brier"] == pytest.approx((rates * (1 - rates)).mean())
-    assert "2 labels: a stay counts as an event if it has any of them" in render(page)
+    text = " ".join(Page(render(page)).text.split())
+    assert "2 labels: a stay counts as an event if it has any of them" in text
+    assert [(row["name"], row["positives"]) for row in page["by_label"]] == [
+        ("common", int(common.sum())),
+        ("rare", int(rare.sum())),
+    ]
+    assert "By label, this run" in text
+    assert f"{rare.sum()} of the {n} judged stays are of the rarer class of 'rare'" in text
+
+
+def test_few_events_of_a_label_are_withheld_in_its_row_and_in_words(make_run: MakeRun) -> None:
+    table = predictions()
+    n, at = table.num_rows, table.column_names.index("target")
+    few = table.set_column(at, "target", pa.array(["few"] * n))
+    few = few.set_column(
+        table.column_names.index("y"), "y", pa.array([1] * 3 + [0] * (n - 3), pa.int8())
+    )
+    page = content(make_run(table=pa.concat_tables([table, few])), None, [])
+    assert page["by_label"][0] == {"name": "few", "n": n, "few": True, "positives": None}
+    assert f"Fewer than 5 of the {n} judged stays are of the rarer class of 'few'" in render(
+        page
+    ).replace("&#39;", "'")
 
 
 def test_a_look_at_all_stays_was_one_at_the_test_stays(make_run: MakeRun) -> None:
