@@ -52,7 +52,7 @@ def missingness(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> 
         ):
             for i, name in enumerate(names):
                 own = sorted((r for r in rows if r["modality"] == name), key=lambda r: r["share"])
-                own = [row for row in own if row[metric]["value"] is not None]
+                own = [row for row in own if row["withheld"] and row[metric]["value"] is not None]
                 start = whole[metric]["value"]
                 points = ([(0.0, start)] if start is not None else []) + [
                     (row["share"], row[metric]["value"]) for row in own

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...console import metric_table, table
+from .cells import SMALLEST
 from .evaluate import PROVES_NOTHING
 from .layout import p_value, span
 from .subgroups import UNKNOWN
@@ -27,9 +28,11 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         rows = [(name, split, part) for name, part in targets.items()]
         yield "by label", metric_table([*rows, ("all pairs", split, metrics["micro"])])
     if len(patterns := metrics.get("by_pattern", {})) > 1:
-        yield "by what is there", metric_table([(k, split, v) for k, v in patterns.items()])
+        rows = [(k, split, _large_enough(v)) for k, v in patterns.items()]
+        yield "by what is there", metric_table(rows) + _why_empty(patterns)
     for column, groups in metrics.get("by_group", {}).items():
-        text = metric_table([(_marked(k, v), split, v) for k, v in groups.items()])
+        text = metric_table([(_marked(k, v), split, _large_enough(v)) for k, v in groups.items()])
+        text += _why_empty(groups)
         if any(_few(part) for part in groups.values()):
             text += f"\n* fewer than {PROVES_NOTHING} events or stays without one: proves nothing"
         yield f"by {column}", text
@@ -55,7 +58,7 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 [
                     [
                         *(e["modality"], f"{100 * e['share']:g} %", e["withheld"]),
-                        *(*_metric(e["auroc"]), p_value(e["auroc"]["p"])),
+                        *_lost(e),
                     ]
                     for e in curve
                 ],
@@ -97,11 +100,28 @@ def _span(entry: Mapping[str, Any], digits: int = 3) -> str:
     return span(entry["value"], entry["low"], entry["high"], digits=digits)
 
 
+def _lost(entry: Mapping[str, Any]) -> list[str]:
+    """AUROC, difference and p; none where nothing was withheld and so nothing could differ."""
+    if not entry["withheld"]:
+        return ["no stay loses it", "–", "–"]
+    return [*_metric(entry["auroc"]), p_value(entry["auroc"]["p"])]
+
+
 def _metric(entry: Mapping[str, Any]) -> list[str]:
     return [
         _span(entry),
         span(entry["difference"], entry["difference_low"], entry["difference_high"], "+"),
     ]
+
+
+def _large_enough(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics of a group, or none of a group too small to be shown, see `cells`."""
+    return part if part["n"] >= SMALLEST else {}
+
+
+def _why_empty(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    small = any(part["n"] < SMALLEST for part in groups.values())
+    return f"\nempty: fewer than {SMALLEST} stays; --json holds them" if small else ""
 
 
 def _few(part: Mapping[str, Any]) -> bool:

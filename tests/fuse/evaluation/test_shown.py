@@ -14,6 +14,7 @@ import pytest
 
 from cm2 import cli
 from cm2.fuse.config import FuseConfig
+from cm2.fuse.evaluation.shown import shown
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.training.groups import fuse_group
 from cm2.fuse.training.trainer import fuse
@@ -65,6 +66,29 @@ def test_every_look_is_a_table(cache: Path, capsys: pytest.CaptureFixture[str]) 
         assert f"concat (ehr+cxr+report): {title}" in out
     assert "age >= 50" in out
     assert "* fewer than 10 events" in out
+
+
+def test_a_group_of_one_stay_and_a_drop_of_none_show_no_numbers() -> None:
+    spot = {"value": 0.123, "low": None, "high": None}
+    figures = dict.fromkeys(("auroc", "aupr", "brier", "ece"), spot)
+    change = {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0, "p": 1.0}
+    metrics = {
+        "split": "test",
+        "by_group": {
+            "sex": {
+                "F": {"n": 40, "positives": 15, **figures},
+                "M": {"n": 1, "positives": 0, **figures},
+            }
+        },
+        "missingness": [
+            {"modality": "cxr", "share": 0.5, "withheld": 0, "auroc": {**spot, **change}}
+        ],
+    }
+    groups, curve = (text for _, text in shown(metrics))
+    assert groups.count("0.123") == 4
+    assert "empty: fewer than 5 stays" in groups
+    assert "no stay loses it" in curve
+    assert "1.000" not in curve
 
 
 def test_labels_and_groups_are_shown_and_compared(
