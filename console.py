@@ -195,7 +195,10 @@ def metric_table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
         + [interval(metrics.get(key)) for key in ("auroc", "aupr", "brier", "ece")]
         for name, split, metrics in rows
     ]
-    return table(header, body)
+    errors = [metrics.get("ece") or {} for _, _, metrics in rows]
+    above = any(e.get("low") is not None and e["low"] > e["value"] for e in errors)
+    said = "\nECE: resamples repeat stays, which raises it; so an interval can lie above its value"
+    return table(header, body) + said * above
 
 
 def outline(facts: Mapping[str, Any], indent: str = "") -> list[str]:

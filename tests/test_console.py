@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from cm2.console import Bars, interval, set_up_logging, table
+from cm2.console import Bars, interval, metric_table, set_up_logging, table
 
 
 def test_a_table_aligns_numbers_right_and_text_left() -> None:
@@ -47,3 +47,10 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Bars(quiet=True)("films", 3) as advance:
         advance(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interval_above_the_value_of_ece_is_explained() -> None:
+    usual = {"ece": {"value": 0.05, "low": 0.03, "high": 0.09}}
+    odd = {"ece": {"value": 0.02, "low": 0.03, "high": 0.09}}
+    assert "ECE: resamples" not in metric_table([("run", "test", usual)])
+    assert "ECE: resamples repeat stays" in metric_table([("run", "test", odd)])
