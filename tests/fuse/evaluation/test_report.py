@@ -307,6 +307,16 @@ def test_small_groups_are_pooled_and_small_event_counts_withheld(
     assert "no count is withheld" in render(made_up)
 
 
+def test_the_few_stays_that_lack_a_modality_cannot_be_had_by_subtraction(make_run: MakeRun) -> None:
+    run = make_run()
+    rows = run.info["rows"]
+    rows["test"]["available"]["ehr"] = 117
+    run.update(rows=rows)
+    page = render(content(run, None, []))
+    assert "over 115 of 120" in page
+    assert "117 of 120" not in page
+
+
 def test_observed_ranks_are_drawn_only_for_five_stays_or_more(make_run: MakeRun) -> None:
     run = make_run()
     learned = run.learned
