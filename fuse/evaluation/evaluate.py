@@ -100,10 +100,10 @@ def _evaluate(
     from .missingness import contributions, missingness, parse_drops
 
     drops = parse_drops(looks.drop)
-    groupings = [Grouping.parse(text) for text in looks.by]
     with progress(f"judging {run.path.name}", None, "steps") as advance:
         loaded = prepare(run, cache, split)
         cohort = loaded.cohort
+        groupings = [Grouping.parse(text, cohort.stays.column_names) for text in looks.by]
         place = f"{split}@{loaded.source[:12]}" if loaded.source else split
         p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
         predictions = table(run, loaded.data, loaded.rows, p)

@@ -28,13 +28,19 @@ class Grouping(NamedTuple):
     cuts: tuple[float, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Grouping:
+    def parse(cls, text: str, columns: Sequence[str] = ()) -> Grouping:
         """Read `sex`, `age:65` or `age:40/65`.
+
+        Args:
+            text: What was asked for.
+            columns: Those of the cohort; one whose own name holds a colon is taken as it is.
 
         Raises:
             ConfigError: Cuts that are no rising numbers.
         """
-        column, colon, rest = text.partition(":")
+        if text in columns:
+            return cls(text)
+        column, colon, rest = text.rpartition(":") if ":" in text else (text, "", "")
         try:
             cuts = tuple(float(part) for part in rest.split("/")) if colon else ()
         except ValueError:

@@ -70,3 +70,9 @@ def test_unknown_columns_text_with_cuts_and_too_many_groups_are_refused() -> Non
     words = pa.table({"stay_id": list(range(30)), "ward": [f"ward {i}" for i in range(30)]})
     with pytest.raises(ConfigError, match=r"30 groups, more than 20.*fewer different values"):
         group_names(words, list(range(30)), Grouping.parse("ward"))  # words cannot be cut
+
+
+def test_a_column_whose_name_holds_a_colon_is_named_and_cut_as_others_are() -> None:
+    columns = ["stay_id", "ward:type", "score:24h"]
+    assert Grouping.parse("ward:type", columns) == Grouping("ward:type")
+    assert Grouping.parse("score:24h:2/4", columns) == Grouping("score:24h", (2.0, 4.0))
