@@ -188,9 +188,10 @@ def predict(
 ) -> None:
     """Write the probabilities of a run for the stays of a cache (restricted data)."""
     from ..fuse.inference import predict as infer
-    from ..fuse.inference import write_predictions
+    from ..fuse.inference import table_format, write_predictions
     from ..fuse.rundir import RunDir
 
+    table_format(out)  # a name that is refused is refused before the work
     read_films(films)
     predictions = infer(RunDir.open(run), cache_of(run, cache), split)
     write_predictions(predictions, out)

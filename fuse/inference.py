@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -254,13 +254,25 @@ def write_predictions(predictions: pa.Table, path: Path) -> None:
     Raises:
         ConfigError: Another ending.
     """
-    if path.suffix == ".parquet":
+    if table_format(path) == "parquet":
         atomic.write_parquet(path, predictions)
-    elif path.suffix == ".csv":
+    else:
         from pyarrow import csv
 
         sink = pa.BufferOutputStream()
         csv.write_csv(predictions, sink)
         atomic.write_bytes(path, sink.getvalue().to_pybytes())
-    else:
-        raise ConfigError(f"Expected a name ending with .parquet or .csv, found {path.name!r}.")
+
+
+def table_format(path: Path) -> Literal["parquet", "csv"]:
+    """How a table is written under a name.
+
+    Raises:
+        ConfigError: It ends neither with `.parquet` nor with `.csv`, in either case of letters.
+    """
+    match path.suffix.lower():
+        case ".parquet":
+            return "parquet"
+        case ".csv":
+            return "csv"
+    raise ConfigError(f"Expected a name ending with .parquet or .csv, found {path.name!r}.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cm2.errors import ConfigError
+
 COMMANDS = [
     "demo",
     "doctor",
@@ -120,3 +122,12 @@ def test_an_interrupted_command_says_that_it_stopped() -> None:
     done = python(program, "ls")
     assert done.returncode == 130
     assert done.stderr.strip() == "stopped; give the same command again"
+
+
+def test_a_name_for_predictions_is_judged_before_anything_is_read(tmp_path: Path) -> None:
+    from cm2.commands.judging import predict
+    from cm2.fuse.inference import table_format
+
+    with pytest.raises(ConfigError, match=r"\.parquet or \.csv, found 'p\.tsv'"):
+        predict(tmp_path / "no run", tmp_path / "p.tsv")
+    assert table_format(Path("P.CSV")) == "csv"
