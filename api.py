@@ -6,6 +6,7 @@ Options have the names, defaults and meanings of the command line; nothing is pr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from .fuse.rundir import RunDir
     from .fuse.sweep.book import SweepDir
 
-Place = str | Path
+Place = str | PathLike[str]
+"""A path, or a run, group or sweep, which stands for its directory."""
 
 
 class Stage(ModuleType):
@@ -54,7 +56,7 @@ def fuse(
     cache: Place,
     *,
     out: Place | None = None,
-    seeds: Sequence[int] | str = (),
+    seeds: Sequence[int] | str | int = (),
     device: str = "auto",
     **options: Any,
 ) -> RunDir | RunGroup:
@@ -63,7 +65,7 @@ def fuse(
     Args:
         cache: Folder of the cache.
         out: Directory of the run or group; by default one place per identity.
-        seeds: Train one run for each seed; `0:4` as on the command line too.
+        seeds: Train one run for each seed; `0:4`, or one number, as on the command line too.
         device: auto, cpu, cuda or cuda:INDEX.
         options: The options of `cm2 fuse`: `task`, `model`, `copula`, `preset` and so on. `folds`
             without `fold` trains every fold.
@@ -81,8 +83,8 @@ def fuse(
     config = FuseConfig.of(options)
     place = None if out is None else Path(out)
     every_fold = config.folds > 0 and "fold" not in options
-    if isinstance(seeds, str):
-        seeds = groups.parse_seeds(seeds) if seeds else ()
+    if isinstance(seeds, str | int):
+        seeds = groups.parse_seeds(str(seeds)) if seeds != "" else ()
     if seeds or every_fold:
         return groups.fuse_group(
             config, Path(cache), tuple(seeds), every_fold, place, device=device
@@ -147,7 +149,7 @@ def evaluate(
     """Judge a finished run or group; every look at the test stays is counted in its run.json.
 
     Args:
-        run: Directory of a run or a group.
+        run: A run or a group, or its directory.
         cache: Its cache, or that of another hospital: an external validation.
         split: val, test or all.
         bootstrap: Bootstrap replicates; 0 for no intervals.
@@ -169,7 +171,7 @@ def evaluate(
     from .fuse.group import open_runs
 
     (opened,) = open_runs([Path(run)])
-    looks = Looks(_words(by), _words(drop), threshold, recalibrate)
+    looks = Looks(_words(by), _words(drop), str(threshold), recalibrate)
     return judge(opened, Path(cache), split, looks=looks, replicates=bootstrap, unit=unit)
 
 
@@ -185,7 +187,7 @@ def compare(
     """Compare runs and groups on the same stays: paired bootstrap, DeLong, Holm.
 
     Args:
-        runs: Directories of judged runs and groups.
+        runs: Judged runs and groups, or their directories.
         baseline: What they are compared with; the last of them by default.
         predictions: Files of other programs, with the columns stay_id and p.
         split: val or test.
@@ -218,7 +220,7 @@ def _words(given: Sequence[str] | str) -> tuple[str, ...]:
 
 def _places(given: Sequence[Place] | Place) -> list[Path]:
     """Several paths, or one alone."""
-    return [Path(place) for place in ([given] if isinstance(given, str | Path) else given)]
+    return [Path(place) for place in ([given] if isinstance(given, str | PathLike) else given)]
 
 
 def _texts(options: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,10 @@ class RunGroup:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __fspath__(self) -> str:
+        """The directory, so that it stands wherever a path does."""
+        return str(self.path)
+
     @classmethod
     def open(cls, path: Path) -> RunGroup:
         """Open an existing group.

@@ -55,6 +55,10 @@ class RunDir:
         self.path = path
         self.writes = writes
 
+    def __fspath__(self) -> str:
+        """The directory, so that it stands wherever a path does."""
+        return str(self.path)
+
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """Open an existing run.
@@ -119,8 +123,8 @@ class RunDir:
         if self.without_weights:
             raise ConfigError(
                 f"The run {self.path} has no weights: a sweep keeps those of its best runs only. "
-                f"`cm2 fuse --cache CACHE --config {self.path}` trains it again, to the same bytes "
-                "on a CPU, and keeps them."
+                f"`cm2 fuse --cache CACHE --config {quoted(self.path)}` trains it again, to the "
+                "same bytes on a CPU, and keeps them."
             )
 
     def drop_weights(self) -> None:

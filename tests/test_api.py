@@ -63,6 +63,22 @@ def test_what_is_one_on_the_command_line_may_be_one_here(cache: Path) -> None:
     assert row["metric"] == "auroc"
 
 
+def test_a_run_or_group_stands_for_its_directory(cache: Path) -> None:
+    run, group = cm2.fuse(cache, **SMALL), cm2.fuse(cache, seeds=1, **SMALL)
+    assert isinstance(group, RunGroup)
+    assert [one.config.seed for one in group.members] == [1]  # as --seeds 1
+    for one in (run, group):
+        assert "auroc" in cm2.evaluate(one, cache, bootstrap=20)
+    rows = cm2.compare([group, run], baseline=run, bootstrap=20, metrics="auroc")
+    assert len(rows) == 2
+    assert len(cm2.compare(run, bootstrap=20, metrics="auroc")) == 1
+
+
+def test_a_threshold_that_is_a_bare_number_is_told_the_rules(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"p=VALUE; found '0.5'"):
+        cm2.evaluate(cm2.fuse(cache, **SMALL), cache, threshold=0.5)  # type: ignore[arg-type]
+
+
 def test_a_sweep_ranks_the_settings_of_its_grid(cache: Path, tmp_path: Path) -> None:
     found = cm2.sweep(cache, ["lr=1e-2,1e-6"], out=tmp_path / "sweep", jobs=1, **BUT_LR)
     members = found.roll().members

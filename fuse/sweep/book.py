@@ -80,6 +80,10 @@ class SweepDir:
         self.latest: list[dict[str, Any]] | None = None
         """Rows of the runs as the call left them that worked on the sweep; None if none did."""
 
+    def __fspath__(self) -> str:
+        """The directory, so that it stands wherever a path does."""
+        return str(self.path)
+
     @classmethod
     def open(cls, path: Path) -> SweepDir:
         """Open an existing sweep.
