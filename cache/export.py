@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, quoted
 from . import atomic
 from .blocks import StayBlocks
 from .labelled import task_columns
@@ -97,8 +97,8 @@ def export_labels(cache: Path, out: Path, cohort: str = "default", *, force: boo
     stays = opened.stays
     if not opened.tasks:
         raise DataError(
-            f"The cohort {cohort!r} of {cache} has no task. Run `cm2 cache label {cache} --task "
-            "NAME=FILE` first."
+            f"The cohort {cohort!r} of {cache} has no task. Run `cm2 cache label {quoted(cache)} "
+            "--task NAME=FILE` first."
         )
     times = _prediction_times(opened)
     rows: list[dict[str, object]] = []

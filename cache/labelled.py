@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..errors import IntegrityError
+from ..errors import IntegrityError, quoted
 from . import atomic
 from .layout import LABELS, LABELS_FORMAT, table_name
 from .record import require_schema
@@ -34,8 +34,8 @@ def add(folder: Path, stays: pa.Table, cohort: str) -> tuple[pa.Table, dict[str,
     for path in sorted((folder / LABELS).glob("*.json")):
         task = path.stem
         remedy = (
-            f"Delete {path} and run `cm2 cache label {folder.parents[1]} --cohort {folder.name} "
-            f"--task {task}=FILE` again."
+            f"Delete {path} and run `cm2 cache label {quoted(folder.parents[1])} --cohort "
+            f"{folder.name} --task {task}=FILE` again."
         )
         content, digest = atomic.read_json_hash(path, remedy)
         require_schema(path, content)

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import ConfigError, IntegrityError
+from ..errors import ConfigError, IntegrityError, quoted
 
 SCHEMA_VERSION = 1
 SHARD_FORMAT = "cm2.shard"
@@ -174,6 +174,6 @@ def extract_again(cache: Path, modality: str, cohort: str | None = None) -> str:
     """The command that repairs what belongs to one modality."""
     option = f" --cohort {cohort}" if cohort not in (None, "default") else ""
     return (
-        f"Run `cm2 extract --modality {modality} --data ROOT --cache {cache}{option}` again: it "
-        "rebuilds only what is damaged or missing."
+        f"Run `cm2 extract --modality {modality} --data ROOT --cache {quoted(cache)}{option}` "
+        "again: it rebuilds only what is damaged or missing."
     )

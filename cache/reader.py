@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..errors import ConfigError, DataError, IntegrityError
+from ..errors import ConfigError, DataError, IntegrityError, quoted
 from . import atomic, checkpoint, record, shard
 from .fingerprint import fingerprint
 from .layout import (
@@ -99,14 +99,14 @@ class Store:
             listing = "".join(f"\n  {modality}@{name}" for name in spaces)
             raise ConfigError(
                 f"{folder} holds {len(spaces)} stores; name one of them:{listing}\n"
-                f"`cm2 cache ls {cache}` tells what they are."
+                f"`cm2 cache ls {quoted(cache)}` tells what they are."
             )
         if not spaces or space_id not in (None, *spaces):
             wanted = modality if space_id is None else f"{modality}@{space_id}"
             there = f"; there is {', '.join(spaces)}" if spaces else ""
             raise DataError(
                 f"No finished store of {wanted} in {cache}{there}. Run `cm2 extract --modality "
-                f"{modality} --data ROOT --cache {cache}` first."
+                f"{modality} --data ROOT --cache {quoted(cache)}` first."
             )
         path = store_folder(cache, modality, space_id or spaces[0])
         return load(path, extract_again(cache, modality))

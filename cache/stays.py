@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ConfigError, DataError, IntegrityError, LeakageError, SchemaError
+from ..errors import ConfigError, DataError, IntegrityError, LeakageError, SchemaError, quoted
 from . import atomic, labelled
 from .layout import (
     COHORT,
@@ -93,7 +93,7 @@ class Cohort:
             option = "" if name == "default" else f" --cohort {name}"
             raise DataError(
                 f"No cohort {name!r} in {cache}{known}. Run `cm2 extract --modality ehr --data "
-                f"ROOT --cache {cache}{option}` first."
+                f"ROOT --cache {quoted(cache)}{option}` first."
             )
         remedy = _remedy(cache, name)
         content, digest = atomic.read_json_hash(folder / COHORT, remedy)
@@ -335,5 +335,5 @@ def _remedy(cache: Path, name: str) -> str:
     option = "" if name == "default" else f" --cohort {name}"
     return (
         f"Delete {cache / COHORTS / name} and run `cm2 extract --modality all --data ROOT --cache "
-        f"{cache}{option}` again: the cohort is rebuilt, the stores are kept."
+        f"{quoted(cache)}{option}` again: the cohort is rebuilt, the stores are kept."
     )

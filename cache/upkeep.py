@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import CM2Error, DataError, IntegrityError
+from ..errors import CM2Error, DataError, IntegrityError, quoted
 from ..progress import Progress, silent
 from . import atomic, reader, record
 from .fold import winners
@@ -148,7 +148,8 @@ def require_cache(cache: Path) -> None:
     if not any((cache / name).is_dir() for name in (COHORTS, STORES, RUNS, EVENTS)):
         raise DataError(
             f"{cache} is no cache: it has none of the folders {COHORTS}, {STORES}, {EVENTS}, "
-            f"{RUNS}. Run `cm2 extract --data ROOT --cache {cache}` first, or name another --cache."
+            f"{RUNS}. Run `cm2 extract --data ROOT --cache {quoted(cache)}` first, or name another "
+            "--cache."
         )
 
 

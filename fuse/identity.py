@@ -15,7 +15,7 @@ from ..cache.cohort import Cohort
 from ..cache.fingerprint import fingerprint
 from ..cache.layout import ARRAY_VIEWS, FILM_VIEWS
 from ..cache.store import Store
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, quoted
 from ..extract.encoders.weights import Weights
 from .config import FuseConfig, unknown
 from .methods import short
@@ -106,7 +106,7 @@ class Inputs:
         if not wanted:
             raise DataError(
                 f"The cohort {config.cohort!r} of {self.cache} links no modality yet. "
-                f"Run `cm2 extract --modality ehr --cache {self.cache}` first."
+                f"Run `cm2 extract --modality ehr --cache {quoted(self.cache)}` first."
             )
         stream = config.mode == "stream"
         seen = {text: self._modality(cohort, text, stream) for text in wanted}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.layout import RUNS
-from ..errors import CM2Error, DataError, IntegrityError
+from ..errors import CM2Error, DataError, IntegrityError, quoted
 from .group import RunGroup, is_group, member
 from .identity import modality_names
 from .methods import short
@@ -41,8 +41,8 @@ def list_runs(folder: Path, task: str = "") -> list[dict[str, Any]]:
     lines = [_row(path) for path in _found(place)]
     if not lines:
         raise DataError(
-            f"{place} holds no run. `cm2 fuse --cache {folder}` trains one; name a cache, or a "
-            "folder that holds runs."
+            f"{place} holds no run. `cm2 fuse --cache {quoted(folder)}` trains one; name a cache, "
+            "or a folder that holds runs."
         )
     kept = [row for row in lines if task in ("", row["task"])]
     return sorted(kept, key=lambda row: (str(row["started"] or ""), row["name"]))
@@ -130,7 +130,7 @@ def _sweep(sweep: SweepDir) -> dict[str, Any]:
         "modalities": _each("+".join(modality_names(config)) for config in configs),
         "val_auroc": {"value": best.score} if best is not None and ranked else None,
         "started": max((str(run.info.get("started") or "") for run in begun), default="") or None,
-        "detail": f"{len(roll.values)} settings; cm2 compare {sweep.path}",
+        "detail": f"{len(roll.values)} settings; cm2 compare {quoted(sweep.path)}",
     }
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ...cache.atomic import sha256_file
 from ...cache.fingerprint import fingerprint
 from ...cache.layout import RUN_BEST
-from ...errors import ConfigError, UnsupportedError
+from ...errors import ConfigError, UnsupportedError, quoted
 from . import hub, pretraining
 from .trained import Trained, is_run
 
@@ -197,7 +197,7 @@ class Weights:
             raise UnsupportedError(
                 f"{file}: expected weights as .safetensors, found {file.suffix or 'no ending'}. "
                 "Pickled weights (.pt, .pth, .bin) can run code when opened and are never read "
-                f"here; convert them once: cm2 weights convert {file} --sha256 …"
+                f"here; convert them once: cm2 weights convert {quoted(file)} --sha256 …"
             )
         return file
 
@@ -207,7 +207,7 @@ def _pickled(folder: Path) -> str:
     for name in ("pytorch_model.bin", "model.pt", "model.pth"):
         if (folder / name).is_file():
             return (
-                f", but {name}: convert it once with cm2 weights convert {folder / name} "
+                f", but {name}: convert it once with cm2 weights convert {quoted(folder / name)} "
                 "--sha256 … --out FOLDER"
             )
     return ""

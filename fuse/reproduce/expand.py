@@ -15,7 +15,7 @@ from typing import Any
 from ...cache.cohort import Cohort
 from ...cache.layout import modality_folder
 from ...cache.reader import Store, stores_of
-from ...errors import ConfigError
+from ...errors import ConfigError, quoted
 from .. import combinations
 from ..config import MODELS, FuseConfig, unknown
 from ..drop import Drop
@@ -204,7 +204,7 @@ def _modalities(setting: Setting, cache: Path, cohort: Cohort, request: Request)
     if lacking := [name for name in names if name not in cohort.modalities]:
         raise ConfigError(
             f"the cache lacks {' and '.join(lacking)}: `cm2 extract --modality {lacking[0]} "
-            f"--cache {cache}` adds it."
+            f"--cache {quoted(cache)}` adds it."
         )
     return tuple(
         _stored(cache, text, setting.image) if name == "cxr" and not request.stream else text
@@ -225,7 +225,7 @@ def _stored(cache: Path, text: str, begins: str) -> str:
         there = f"{len(found)} stores ({', '.join(found)}): name one" if found else "no store"
         raise ConfigError(
             f"the cache has {there} of {text} by an encoder {begins!r}: `cm2 extract --modality "
-            f"{text} --encoder NAME --cache {cache}` makes one."
+            f"{text} --encoder NAME --cache {quoted(cache)}` makes one."
         )
     return found[0]
 
