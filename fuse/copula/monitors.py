@@ -7,6 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+EMPTY = 1e-9
+"""Share of the largest variance that rounding of embeddings, widened by the whitening, leaves to a
+direction without any."""
+
 
 def ks_distance(log_u: Tensor, available: Tensor) -> Tensor:
     """Kolmogorov-Smirnov distance of each coordinate of u from the uniform distribution.
@@ -59,12 +63,31 @@ def spread_and_rank(x: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
         effective rank, exp of the entropy of the covariance's eigenvalues as shares of their sum
         (after Roy and Vetterli 2007): D for a ball, 1 for a line or a point. Each of shape (M,).
     """
-    share = available.to(x.dtype) / available.sum(0).clamp_min(1)  # (N, M)
-    mass = share.T.unsqueeze(-1)  # (M, N, 1)
-    rows = torch.where(available.unsqueeze(-1), x, 0.0).transpose(0, 1)
-    centred = rows - mass.mT @ rows
-    covariance = centred.mT @ (mass * centred)
+    covariance = _covariance(x, available)
     extent = covariance.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0.0).sqrt()
     values = torch.linalg.eigvalsh(covariance).clamp_min(0.0)
     part = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return extent, torch.exp(-torch.xlogy(part, part).sum(-1))
+
+
+def directions(w: Tensor, available: Tensor) -> Tensor:
+    """In how many directions copula coordinates differ between stays at all.
+
+    Args:
+        w: White coordinates in float64, of embeddings in float32, shape (N, M, D).
+        available: Bool, (N, M).
+
+    Returns:
+        Whole numbers up to D, shape (M,): the rank of each covariance to the rounding of float32.
+    """
+    values: Tensor = torch.linalg.eigvalsh(_covariance(w, available))
+    return (values > EMPTY * values[:, -1:]).sum(-1)
+
+
+def _covariance(x: Tensor, available: Tensor) -> Tensor:
+    """Covariance of each modality over the rows that have it, (M, D, D)."""
+    share = available.to(x.dtype) / available.sum(0).clamp_min(1)  # (N, M)
+    mass = share.T.unsqueeze(-1)  # (M, N, 1)
+    rows = torch.where(available.unsqueeze(-1), x, 0.0).transpose(0, 1)
+    centred = rows - mass.mT @ rows
+    return centred.mT @ (mass * centred)

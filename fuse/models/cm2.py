@@ -17,7 +17,7 @@ from ..config import FuseConfig
 from ..copula.goodness import held_out, pair_counts
 from ..copula.joint import JointModel, JointTerms
 from ..copula.marginals import MixtureMarginal
-from ..copula.monitors import ks_bound, ks_distance, spread_and_rank
+from ..copula.monitors import directions, ks_bound, ks_distance, spread_and_rank
 from ..copula.whitening import CopulaSpace
 from ..methods.cm2 import CM2Options
 from ..published import Published
@@ -308,6 +308,8 @@ class CM2(FusionModel):
         if self.started > 0:
             self.joint.refresh(w, available, EM_STEPS)
         else:
+            if not self.config.published.raw_space:
+                self.monitor.width(directions(w, available), self.joint.D)
             for m, (spec, marginal) in enumerate(
                 zip(self.specs, self.joint.marginals, strict=True)
             ):

@@ -55,6 +55,24 @@ class Monitor:
                     + self._remedy()
                 )
 
+    def width(self, filled: Tensor, width: int) -> None:
+        """Warn when a modality cannot fill the copula space.
+
+        A linear encoder of few columns has no more directions than columns, and one for their
+        length. Whitening makes noise of the others, by which its marginal is thrown about.
+
+        Args:
+            filled: Directions in which the coordinates differ, ``(M,)``.
+            width: Coordinates of the copula space.
+        """
+        for name, n in zip(self.names, filled.tolist(), strict=True):
+            if 0 < n < width:  # 0: nobody has it, which is said elsewhere
+                self._say(
+                    f"The embeddings of {name!r} fill {n} of the {width} directions of the copula "
+                    "space: its marginal describes noise in the others, and its copula term is "
+                    f"not to be trusted. Give --copula-dim {n} or less."
+                )
+
     def margins(self, figures: Mapping[str, float]) -> None:
         """Warn when u is not uniform.
 

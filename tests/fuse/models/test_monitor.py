@@ -74,6 +74,22 @@ def test_a_model_that_collapses_says_so(caplog: pytest.LogCaptureFixture) -> Non
     assert "collapsing to a point" in caplog.text
 
 
+@pytest.mark.parametrize(("width", "warned"), [(5, False), (8, True)])
+def test_a_modality_with_fewer_directions_than_the_copula_space_is_named_once(
+    caplog: pytest.LogCaptureFixture, width: int, warned: bool
+) -> None:
+    specs = tuple(ModalitySpec(name, "vector", 4) for name in ("a", "b"))
+    model = build(specs, FuseConfig.of({"hidden": 16, "copula_dim": width}))
+    batch = make_batch(torch.randn(50, 2, 4, generator=torch.Generator().manual_seed(0)))
+    model.start([batch])
+    for epoch in (1, 2):
+        model.refresh(epoch, [batch])
+    said = [r.message for r in caplog.records if "directions of the copula space" in r.message]
+    # both lack the same, and a remedy is named once: four columns, and one for their length
+    assert len(said) == warned
+    assert not said or ("'a' fill 5 of the 8" in said[0] and "--copula-dim 5" in said[0])
+
+
 @pytest.mark.parametrize("used", ["fp32", "bf16"])
 def test_statistics_are_those_of_the_embeddings_that_training_sees(
     used: str, monkeypatch: pytest.MonkeyPatch
