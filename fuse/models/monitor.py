@@ -45,13 +45,13 @@ class Monitor:
             if spread[m] < max(SPREAD_LIMIT, FALL * float(highest[0, m])):
                 self._say(
                     f"The embeddings of {name!r} are collapsing to a point: spread "
-                    f"{float(spread[m]):.2g}, at most {float(highest[0, m]):.2g} before. "
+                    + _fallen(float(spread[m]), float(highest[0, m]))
                     + self._remedy()
                 )
             if rank[m] < max(RANK_LIMIT, FALL * float(highest[1, m])):
                 self._say(
                     f"The embeddings of {name!r} are collapsing to few directions: effective rank "
-                    f"{float(rank[m]):.2g}, at most {float(highest[1, m]):.2g} before. "
+                    + _fallen(float(rank[m]), float(highest[1, m]))
                     + self._remedy()
                 )
 
@@ -98,3 +98,8 @@ class Monitor:
         if remedy not in self._said:
             self._said.add(remedy)
             _log.warning(text)
+
+
+def _fallen(now: float, highest: float) -> str:
+    """A figure, and what it was before if it has fallen at all."""
+    return f"{now:.2g}, at most {highest:.2g} before. " if now < highest else f"{now:.2g}. "

@@ -58,6 +58,12 @@ def test_a_remedy_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 1
 
 
+def test_what_is_narrow_from_the_start_has_not_fallen(caplog: pytest.LogCaptureFixture) -> None:
+    watch(([0.05, 0.8], [5.0, 5.0]))
+    (record,) = caplog.records
+    assert "spread 0.05. Lower" in record.message
+
+
 def test_a_model_that_collapses_says_so(caplog: pytest.LogCaptureFixture) -> None:
     specs = tuple(ModalitySpec(name, "vector", 4) for name in ("a", "b"))
     model = build(specs, FuseConfig.of({"hidden": 6, "copula_dim": 2}))
