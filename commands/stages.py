@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import typer
 
 from ..console import metric_table, records, table
 from ..errors import quoted
+from ..progress import Progress, silent
 from ..settings import DEFAULT_CACHE
 from .shared import (
     CacheOption,
@@ -165,6 +167,9 @@ def fuse(
     wanted = before.parse(pretrain or [])
     every_fold = settings.folds > 0 and given.get("fold") is None
     first = os.environ.get("RANK", "0") == "0"  # of several processes the first one speaks
+    progress: Progress = bars() if first else silent
+    if not first:
+        logging.getLogger("cm2").setLevel(logging.ERROR)  # all see the same; its errors are its own
     if dry_run and not first:
         return
     if seeds is not None or every_fold:
@@ -179,7 +184,7 @@ def fuse(
             every_fold,
             out,
             device=device,
-            progress=bars(),
+            progress=progress,
             stop=stopping(time_limit),
             save_steps=save_steps,
             workers=workers,
@@ -198,7 +203,7 @@ def fuse(
         return
     how: dict[str, Any] = {
         "device": device,
-        "progress": bars(),
+        "progress": progress,
         "stop": stopping(time_limit),
         "save_steps": save_steps,
         "workers": workers,

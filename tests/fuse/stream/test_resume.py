@@ -260,6 +260,8 @@ def test_processes_meet_again_for_every_run_of_a_group_and_one_of_them_speaks(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("group: ") == 1
+    assert done.stderr.count("are collapsing") == 2, done.stderr  # once for each run
+    assert done.stderr.count("fuse seeds: ") == 1, done.stderr
     (place,) = (cache / "runs").glob("seeds-*")
     group = RunGroup.open(place)
     assert [run.info["looks"] for run in group.members] == [{"test": 1}] * 2
