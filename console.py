@@ -198,7 +198,7 @@ def metric_table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     errors = [metrics.get("ece") or {} for _, _, metrics in rows]
     above = any(e.get("low") is not None and e["low"] > e["value"] for e in errors)
     said = "\nECE: resamples repeat stays, which raises it; so an interval can lie above its value"
-    return table(header, body) + said * above
+    return table(header, body) + (said if above else "")
 
 
 def outline(facts: Mapping[str, Any], indent: str = "") -> list[str]:

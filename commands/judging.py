@@ -241,8 +241,9 @@ def _own_cache(run: RunDir, named: Path | None) -> Path | None:
 
     run.require_finished()
     found = found_cache(run.path, named)
-    mine = found is not None and (named is not None or own_cohort(run, found) is not None)
-    return found if mine else None
+    if named is None and found is not None and own_cohort(run, found) is None:
+        return None
+    return found
 
 
 def inspect(

@@ -48,7 +48,7 @@ class Outside:
         if not path.is_file():
             raise DataError(f"{path}: expected a file of predictions, found none.")
         try:
-            if path.suffix == ".csv":
+            if path.suffix.lower() == ".csv":
                 from pyarrow import csv
 
                 table = csv.read_csv(path)

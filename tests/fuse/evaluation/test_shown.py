@@ -103,12 +103,13 @@ def test_labels_and_groups_are_shown_and_compared(
     assert "x 2 seeds" in out
     assert "by label" in out
     assert "all pairs" in out
-    file = tmp_path / "p.csv"
-    assert main(["-q", "predict", paths[1], "--out", str(file), "--cache", str(cache)]) == 0
-    assert main(["-q", "compare", *paths, *common, "--predictions", str(file)]) == 0
-    rows = capsys.readouterr().out
-    # what another program says about the same stays is the same run once more
-    assert "+0.000 [+0.000, +0.000]" in rows
+    for name in ("p.csv", "p.CSV"):
+        file = tmp_path / name
+        assert main(["-q", "predict", paths[1], "--out", str(file), "--cache", str(cache)]) == 0
+        assert main(["-q", "compare", *paths, *common, "--predictions", str(file)]) == 0
+        rows = capsys.readouterr().out
+        # what another program says about the same stays is the same run once more
+        assert "+0.000 [+0.000, +0.000]" in rows
 
 
 def test_what_is_asked_of_a_group_is_shown_of_each_of_its_runs(
