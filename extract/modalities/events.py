@@ -18,8 +18,8 @@ from ...cache.fingerprint import fingerprint
 from ...errors import DataError, IntegrityError
 from ..sources import Source
 from ..sources.catalogue import Catalogue
+from ..sources.cells import Kind
 from ..sources.source import EventTable
-from ..sources.tables import Kind, collect, parsed, unreadable
 from .cleaning import clean, reference_rank
 
 logger = logging.getLogger("cm2.extract.events")
@@ -224,17 +224,15 @@ def _scan(
     whose time in the unit holds it.
     """
     needed = [_needed(source, event, catalogue) for catalogue in catalogues]
-    kinds = {column: kind for own, _ in needed for column, kind in own.items()}
-    columns = list(dict.fromkeys([*kinds, *(text for _, texts in needed for text in texts)]))
+    kinds = {column: kind for own in needed for column, kind in own.items()}
     maps = [_item_map(event, catalogue) for catalogue in catalogues]
     ids = pl.concat(maps)["itemid"].unique().to_list()
     parts: list[list[pl.DataFrame]] = [[] for _ in catalogues]
     seen = 0
-    for block in event.table.blocks(columns, "itemid", ids):
+    for block in event.table.blocks(kinds, "itemid", ids):
         seen += block.rows
-        rows = _read_cells(block.found, event, kinds).lazy()
         for i, catalogue in enumerate(catalogues):
-            own = rows.select(*needed[i][0], *needed[i][1])
+            own = block.found.lazy().select(*needed[i])
             parts[i].append(_measured(own, event, kept, catalogue, maps[i].lazy()).collect())
     return [pl.concat(part) for part in parts], seen
 
@@ -251,14 +249,6 @@ def _item_map(event: EventTable, catalogue: Catalogue) -> pl.DataFrame:
         },
         orient="row",
     )
-
-
-def _read_cells(found: pl.DataFrame, event: EventTable, kinds: dict[str, Kind]) -> pl.DataFrame:
-    """Read ids and times; a cell of a wanted item that cannot be read is an error."""
-    read = found.with_columns(parsed(column, kind) for column, kind in kinds.items())
-    if any(read[column].null_count() > found[column].null_count() for column in kinds):
-        raise _first_bad(event, kinds)
-    return read
 
 
 def _measured(
@@ -292,18 +282,17 @@ def _measured(
     )
 
 
-def _needed(
-    source: Source, event: EventTable, catalogue: Catalogue
-) -> tuple[dict[str, Kind], list[str]]:
-    """Return the columns that the rules look at: ids and times, then texts."""
-    kinds: dict[str, Kind] = {"hadm_id": "id", "charttime": "time"}
+def _needed(source: Source, event: EventTable, catalogue: Catalogue) -> dict[str, Kind]:
+    """Return the columns that the rules look at."""
+    kinds: dict[str, Kind] = {"hadm_id": "id", "charttime": "time", "itemid": "id", "value": "text"}
     if event.stay is not None:
         kinds[event.stay] = "id"
-    kinds["itemid"] = "id"
     if catalogue.preset == "corrected":
-        return kinds, ["value", "valuenum", *([event.error] if event.error else [])]
-    units = ["valueuom"] if source.dataset == "mimic3" else []  # of MIMIC-IV they are never seen
-    return {"subject_id": "id", **kinds}, ["value", *units]
+        kinds["valuenum"] = "text"
+        return kinds | ({event.error: "text"} if event.error else {})
+    if source.dataset == "mimic3":  # of MIMIC-IV units are never seen
+        kinds["valueuom"] = "text"
+    return kinds | {"subject_id": "id"}
 
 
 def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, catalogue: Catalogue) -> pl.LazyFrame:
@@ -320,14 +309,6 @@ def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, catalogue: Catalogue) -> pl.
     return joined.filter(pl.col("stay_id").eq(pl.col("other_stay")) | lent).with_columns(
         stay_id="other_stay", intime="other_intime"
     )
-
-
-def _first_bad(event: EventTable, kinds: dict[str, Kind]) -> Exception:
-    for column, kind in kinds.items():
-        test: pl.LazyFrame = event.table.scan([column]).select(unreadable(column, kind).any())
-        if collect(test, event.table).item():
-            return event.table.refusal(column, kind)
-    return DataError(f"{event.table.path}: a row cannot be read.")
 
 
 def _deduplicated(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:

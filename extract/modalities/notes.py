@@ -15,7 +15,8 @@ from ...errors import DataError, UnsupportedError
 from ..config import ExtractConfig
 from ..encoders.weights import Weights
 from ..sources import Source
-from ..sources.tables import Kind, Table, collect, parsed, unreadable
+from ..sources.cells import Kind, parsed, unreadable
+from ..sources.tables import Table, collect
 from ..work import Plan, Work
 from . import note_text
 from .linking import links_table

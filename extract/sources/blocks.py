@@ -1,23 +1,24 @@
 """The rows of a long table that have one of some ids, at about the speed of inflating it.
 
-The file is inflated by a thread of its own, and another looks at the first fields of its rows; both
-stay ahead. A row is dropped by that look, before it is split; what is left is read as any table.
+The file is inflated by a thread of its own, and another picks the rows and reads the plain ones;
+both stay ahead.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import polars as pl
 
-from .row_filter import COMPILED, Candidates, row_filter
+from .cells import parsed, unreadable
+from .row_filter import COMPILED, Found, Text, Wanted, frame, row_filter
 
 DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
 """What reading a packed file may raise."""
@@ -32,9 +33,14 @@ else:
 BLOCK_BYTES = 1 << (20 if COMPILED else 22)
 """What fits the processor's cache; the pattern pays for every call, so it gets more at once."""
 
-FOUND_BYTES = 1 << 23
-AHEAD = (1 << 26) // BLOCK_BYTES
-"""Blocks whose rows may have been looked at before the wanted ones are split."""
+FOUND_BYTES = 1 << 22
+"""Bytes of cells and rows that make a block for the caller."""
+
+INFLATED_AHEAD = 4
+"""Blocks of text that may wait until they are looked at."""
+
+LOOKED_AHEAD = (1 << 26) // BLOCK_BYTES
+"""Blocks of text that may have been looked at before the caller takes what was found."""
 
 LONGEST_ROW = 1 << 26
 """Bytes; a longer row is taken for a quote that never closes."""
@@ -46,8 +52,7 @@ class Block(NamedTuple):
     """Part of a table.
 
     Args:
-        found: Its rows of the wanted ids, and those whose id is no plain number, as text; empty
-            cells are null.
+        found: Its rows of the wanted ids, in any order; empty cells are null.
         rows: How many rows it has.
     """
 
@@ -55,77 +60,117 @@ class Block(NamedTuple):
     rows: int
 
 
-def wanted_rows(
-    path: Path, header: Sequence[str], columns: Sequence[str], key: str, ids: Sequence[int]
-) -> Generator[Block, None, None]:
+class UnreadableCell(Exception):
+    """A filled cell is not of the kind of its column.
+
+    Args:
+        column: Name of the column.
+    """
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+def wanted_rows(path: Path, wanted: Wanted) -> Generator[Block, None, None]:
     """Read some columns of the rows that have one of some ids, block by block.
 
     Args:
         path: The file, .csv or .csv.gz.
-        header: Its column names.
-        columns: Columns to read.
-        key: Column of the ids.
-        ids: Ids that are wanted.
+        wanted: The columns and ids.
 
     Raises:
+        UnreadableCell: A cell of a wanted row, or of the key in any row, is not of its kind.
         PolarsError: The text is no well-formed table.
         Exception: One of `DAMAGE`: the file cannot be read, is damaged, or ends too early.
     """
-    look = row_filter(header.index(key), ids)
-    number = pl.col(key).cast(pl.Int64, strict=False)
-    wanted = number.is_in(list(ids)) | (pl.col(key).is_not_null() & number.is_null())
-    schema = dict.fromkeys(header, pl.String)
-    waiting: list[bytes] = []
-    size = seen = 0
-
-    def block() -> Block:
-        lines = b"".join(waiting)
-        waiting.clear()
-        if not lines:
-            return Block(pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), seen)
-        split = pl.scan_csv(lines, schema=schema, has_header=False)
-        return Block(split.filter(wanted).select(columns).collect(), seen)
-
-    with closing(_ahead(_looked_at(path, look), AHEAD)) as looked_at:
-        for lines, rows in looked_at:
-            waiting.append(lines)
-            size, seen = size + len(lines), seen + rows
+    waiting: list[Found] = []
+    size = 0
+    with closing(_ahead(_looked_at(path, row_filter(wanted)), LOOKED_AHEAD)) as looked_at:
+        for found in looked_at:
+            waiting.append(found)
+            size += len(found.text) + sum(map(len, found.cells))
             if size >= FOUND_BYTES:
-                yield block()
-                size = seen = 0
-    yield block()
+                yield _block(wanted, waiting)
+                waiting, size = [], 0
+    yield _block(wanted, waiting)
 
 
-def _looked_at(
-    path: Path, look: Callable[[bytes], Candidates]
-) -> Generator[tuple[bytes, int], None, None]:
-    """By block, the rows that are candidates, and how many there are in all."""
-    text = b""
-    with closing(_ahead(_inflated(path), 1)) as inflated:
+def _block(wanted: Wanted, parts: Sequence[Found]) -> Block:
+    columns = zip(*(part.cells for part in parts if part.cells), strict=True)
+    found = frame(wanted, [b"".join(column) for column in columns])
+    text = b"".join(part.text for part in parts)
+    if text:
+        found = pl.concat([found, _read(wanted, text)])
+    return Block(found, sum(part.rows for part in parts))
+
+
+def _read(wanted: Wanted, text: bytes) -> pl.DataFrame:
+    """Read rows; some may have none of the ids."""
+    is_wanted = parsed(wanted.key, "id").is_in(list(wanted.ids)) | unreadable(wanted.key, "id")
+    schema = dict.fromkeys(wanted.header, pl.String)
+    empty = b"," * (len(schema) - 1) + b"\n"  # polars would refuse a first row that is too short
+    split = pl.scan_csv(empty + text, schema=schema, has_header=False)
+    cells = split.filter(is_wanted).select(*wanted.kinds).collect()
+    read = cells.with_columns(parsed(column, kind) for column, kind in wanted.kinds.items())
+    for column in wanted.kinds:
+        if read[column].null_count() > cells[column].null_count():
+            raise UnreadableCell(column)
+    return read
+
+
+def _looked_at(path: Path, look: Callable[[Text], Found]) -> Generator[Found, None, None]:
+    """What is found in each block."""
+    rest = b""
+    with closing(_ahead(_inflated(path), INFLATED_AHEAD)) as inflated:
         for read in inflated:
-            text += read
-            found, used, rows = look(text)
-            yield found, rows
-            text = text[used:]
-            if len(text) > LONGEST_ROW:
+            block = memoryview(read)
+            if rest:  # finish its row, rather than copy the whole block behind it
+                end = read.find(b"\n") + 1
+                row = look(rest + read[:end])
+                yield row
+                block = block[end:] if row.used else memoryview(rest + read)  # within quotes
+            found = look(block)
+            yield found
+            rest = bytes(block[found.used :])
+            if len(rest) > LONGEST_ROW:
                 break
-    if text.count(b'"') % 2:
+    if rest.count(b'"') % 2:
         raise pl.exceptions.ComputeError("a quote that never closes")
-    if text:  # the last row may have no line end
-        found, _, rows = look(text + b"\n")
-        yield found, rows
+    if rest:  # the last row may have no line end
+        yield look(rest + b"\n")
 
 
 def _ahead(source: Generator[_Item, None, None], depth: int) -> Generator[_Item, None, None]:
     """Draw from a generator in a thread of its own, at most `depth` items ahead."""
-    thread = ThreadPoolExecutor(1)
+    asked: SimpleQueue[None] = SimpleQueue()
+    drawn: SimpleQueue[_Item | Exception | None] = SimpleQueue()
+    stopped = False
+
+    def draw() -> None:
+        while True:
+            asked.get()
+            if stopped:
+                return
+            try:
+                drawn.put(next(source, None))
+            except Exception as error:
+                drawn.put(error)
+
+    thread = Thread(target=draw)
+    thread.start()
     try:
-        waiting = deque(thread.submit(next, source, None) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not None:
-            waiting.append(thread.submit(next, source, None))
+        for _ in range(depth):
+            asked.put(None)
+        while (item := drawn.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            asked.put(None)
             yield item
     finally:
-        thread.shutdown(cancel_futures=True)
+        stopped = True
+        asked.put(None)
+        thread.join()
         source.close()
 
 
@@ -138,4 +183,4 @@ def _inflated(path: Path) -> Generator[bytes, None, None]:
             yield read
 
 
-__all__ = ["DAMAGE", "Block", "wanted_rows"]
+__all__ = ["DAMAGE", "Block", "UnreadableCell", "wanted_rows"]

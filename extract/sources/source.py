@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
+from .cells import Kind
 from .releases import Release, check, recognise
-from .tables import Kind, Table, find, open_table
+from .tables import Table, find, open_table
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
 

@@ -14,43 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 import polars as pl
 
 from ...errors import DataError, SchemaError, nearest
-from .blocks import DAMAGE, Block, wanted_rows
+from .blocks import DAMAGE, Block, UnreadableCell, wanted_rows
+from .cells import Kind, parsed, unreadable
 from .locate import ENDINGS, find, find_parts
-
-Kind = Literal["text", "id", "number", "time"]
+from .row_filter import Wanted
 
 _BROKEN: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, *DAMAGE)
 _EDGE = 1 << 16
 _REMEDY = "Download it again and compare it with the SHA256SUMS.txt of the release."
-
-
-def parsed(column: str, kind: Kind) -> pl.Expr:
-    """Return the expression that reads a text column as `kind`; null where that is impossible.
-
-    Args:
-        column: Name of a text column.
-        kind: `id` whole number, `number` float, `time` date with or without time of day, `text`.
-    """
-    value = pl.col(column)
-    if kind == "id":
-        return value.cast(pl.Int64, strict=False)
-    if kind == "number":
-        return value.cast(pl.Float64, strict=False)
-    if kind == "time":
-        full = value.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
-        short = pl.when(value.str.len_bytes() < len("2150-01-31 23:59")).then(value)
-        return full.fill_null(short.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us"))
-    return value
-
-
-def unreadable(column: str, kind: Kind) -> pl.Expr:
-    """Return the expression that is true where a cell is filled and cannot be read as `kind`."""
-    return pl.col(column).is_not_null() & parsed(column, kind).is_null()
 
 
 @dataclass(frozen=True)
@@ -93,23 +69,27 @@ class Table:
         lazy = [_scan(path, header, columns) for path, header in self.parts]
         return lazy[0] if len(lazy) == 1 else pl.concat(lazy)
 
-    def blocks(self, columns: Sequence[str], key: str, ids: Sequence[int]) -> Iterator[Block]:
-        """Read some columns of the rows that have one of some ids, as `scan`, block by block.
+    def blocks(self, kinds: Mapping[str, Kind], key: str, ids: Sequence[int]) -> Iterator[Block]:
+        """Read some columns of the rows that have one of some ids, block by block.
 
         Args:
-            columns: Lower-case names.
-            key: The one of the ids. Rows in which it is no whole number are among those found.
+            kinds: Columns in lower case, each an `id`, `time` or `text`.
+            key: The one of the ids.
             ids: Wanted ids.
 
         Raises:
-            SchemaError: A column is absent.
+            SchemaError: A column is absent; or a cell of a wanted row, or any of the key, cannot be
+                read as its kind.
             DataError: A file is truncated, damaged or no well-formed CSV.
         """
-        self._require(columns)
+        self._require(list(kinds))
         with _explained(self):
             for path, header in self.parts:
                 lower = [name.lower() for name in header]
-                yield from wanted_rows(path, lower, columns, key, ids)
+                try:
+                    yield from wanted_rows(path, Wanted(lower, kinds, key, ids))
+                except UnreadableCell as error:
+                    raise self.refusal(error.column, kinds[error.column]) from None
 
     def _require(self, columns: Sequence[str]) -> None:
         lower = [name.lower() for name in self.header]
@@ -321,12 +301,9 @@ def _refuse_cut_last_line(path: Path, columns: int) -> None:
 
 __all__ = [
     "ENDINGS",
-    "Kind",
     "Table",
     "collect",
     "find",
     "find_parts",
     "open_table",
-    "parsed",
-    "unreadable",
 ]

@@ -11,7 +11,7 @@ import polars as pl
 
 from ...errors import DataError, SchemaError
 from .catalogue import Catalogue, Variable, published
-from .tables import parsed
+from .cells import parsed
 
 HOURS = "Hours"
 _TOLERANCE = 1e-6

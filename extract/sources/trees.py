@@ -21,7 +21,8 @@ from typing import Literal
 import polars as pl
 
 from ...errors import DataError, LeakageError, SchemaError
-from .tables import Kind, find, open_table
+from .cells import Kind
+from .tables import find, open_table
 
 TASKS = {"ihm": "mortality", "readm": "readm", "phenotyping": "phenotyp"}
 """Task to the word by which its folder is known."""
