@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ...cache import atomic, layout
@@ -161,6 +163,32 @@ class Measured(NamedTuple):
     rows: dict[str, int]
 
 
+class _Charted:
+    """What the tables hold under the rules of one catalogue; grows block by block."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.charted = self.readable = np.zeros(len(catalogue.names), np.int64)
+        self.parts: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        readable = rows.drop_nulls("value")
+        self.charted = self.charted + _count(rows, self.catalogue)
+        self.readable = self.readable + _count(readable, self.catalogue)
+        self.parts.append(readable)
+
+    def measured(self, tables: dict[str, int]) -> Measured:
+        """Put the parts together; they are given up on the way, to save memory."""
+        kept = _deduplicated(self.parts, self.catalogue)
+        steps = zip(self.charted, self.readable, _count(kept, self.catalogue), strict=True)
+        counts = {
+            name: {"charted": int(charted), "readable": int(readable), "kept": int(left)}
+            for name, (charted, readable, left) in zip(self.catalogue.names, steps, strict=True)
+        }
+        hours = (pl.col("seconds") / 3600).alias("hours")
+        return Measured(kept.select("stay_id", hours, "variable", "value"), counts, tables)
+
+
 def measure(source: Source, kept: pl.DataFrame, *catalogues: Catalogue) -> list[Measured]:
     """Read, assign, clean and deduplicate measurements; see `load` for the columns.
 
@@ -169,72 +197,44 @@ def measure(source: Source, kept: pl.DataFrame, *catalogues: Catalogue) -> list[
         kept: stay_id, subject_id, hadm_id, intime, outtime.
         catalogues: Item map, variables and cleaning rules; the tables are read once for all.
     """
-    scanned = [_scan(source, event, kept, catalogues) for event in source.events]
-    rows = {event.table.name: seen for event, (_, seen) in zip(source.events, scanned, strict=True)}
-    return [
-        _whole(source, kept, catalogue, [parts[i] for parts, _ in scanned], rows)
-        for i, catalogue in enumerate(catalogues)
-    ]
+    charted = [_Charted(catalogue) for catalogue in catalogues]
+    tables = {event.table.name: _scan(source, event, kept, charted) for event in source.events}
+    return [one.measured(tables) for one in charted]
 
 
-def _whole(
-    source: Source,
-    kept: pl.DataFrame,
-    catalogue: Catalogue,
-    parts: list[pl.DataFrame],
-    rows: dict[str, int],
-) -> Measured:
-    """Put together what each table gave, one part for each."""
-    for event, part in zip(source.events, parts, strict=True):
-        if part.is_empty() and event.stay is not None:  # a bedside table; blood may go untested
-            raise DataError(
-                f"{event.table.path}: expected rows of the item map for some of the "
-                f"{kept.height} stays, found none. Is the table whole, and do the tables belong "
-                "to one release?"
-            )
-    found = pl.concat(parts)
-    charted = _count(found)
-    found = found.drop_nulls("value")
-    readable = _count(found)
-    found = _deduplicated(found, catalogue)
-    counts = {
-        name: {
-            "charted": charted.get(i, 0),
-            "readable": readable.get(i, 0),
-            "kept": kept_rows.get(i, 0),
-        }
-        for kept_rows in [_count(found)]
-        for i, name in enumerate(catalogue.names)
-    }
-    found = found.with_columns(hours=pl.col("seconds") / 3600)
-    return Measured(found.select("stay_id", "hours", "variable", "value"), counts, rows)
-
-
-def _count(found: pl.DataFrame) -> dict[int, int]:
-    return dict(found.group_by("variable").len().iter_rows())
+def _count(rows: pl.DataFrame, catalogue: Catalogue) -> npt.NDArray[np.int64]:
+    return np.bincount(rows["variable"].to_numpy(), minlength=len(catalogue.names))
 
 
 def _scan(
-    source: Source, event: EventTable, kept: pl.DataFrame, catalogues: Sequence[Catalogue]
-) -> tuple[list[pl.DataFrame], int]:
-    """Read one table: stay_id, seconds, variable, value (null where not readable); its length.
+    source: Source, event: EventTable, kept: pl.DataFrame, charted: Sequence[_Charted]
+) -> int:
+    """Read one table into what is charted; return its length.
 
     A row belongs to the kept stay of its admission unless it names another stay; rows without an
     admission belong to none. In the reference it is also lent to every kept stay of the patient
     whose time in the unit holds it.
     """
-    needed = [_needed(source, event, catalogue) for catalogue in catalogues]
+    needed = [_needed(source, event, one.catalogue) for one in charted]
     kinds = {column: kind for own in needed for column, kind in own.items()}
-    maps = [_item_map(event, catalogue) for catalogue in catalogues]
+    maps = [_item_map(event, one.catalogue) for one in charted]
     ids = pl.concat(maps)["itemid"].unique().to_list()
-    parts: list[list[pl.DataFrame]] = [[] for _ in catalogues]
     seen = 0
+    found = [0] * len(charted)
     for block in event.table.blocks(kinds, "itemid", ids):
         seen += block.rows
-        for i, catalogue in enumerate(catalogues):
+        for i, one in enumerate(charted):
             own = block.found.lazy().select(*needed[i])
-            parts[i].append(_measured(own, event, kept, catalogue, maps[i].lazy()).collect())
-    return [pl.concat(part) for part in parts], seen
+            rows = _measured(own, event, kept, one.catalogue, maps[i].lazy()).collect()
+            one.add(rows)
+            found[i] += rows.height
+    if not all(found) and event.stay is not None:  # a bedside table; blood may go untested
+        raise DataError(
+            f"{event.table.path}: expected rows of the item map for some of the "
+            f"{kept.height} stays, found none. Is the table whole, and do the tables belong "
+            "to one release?"
+        )
+    return seen
 
 
 def _item_map(event: EventTable, catalogue: Catalogue) -> pl.DataFrame:
@@ -311,32 +311,41 @@ def _assign(rows: pl.LazyFrame, kept: pl.DataFrame, catalogue: Catalogue) -> pl.
     )
 
 
-def _deduplicated(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+def _deduplicated(parts: list[pl.DataFrame], catalogue: Catalogue) -> pl.DataFrame:
     """Keep the largest value of each stay, time and variable, in this order.
 
     Sorting takes half the time of grouping, since the rows of a stay lie side by side already.
+
+    Args:
+        parts: stay_id, seconds, variable, value. The list is emptied, so that not more than two
+            copies are in memory at once.
+        catalogue: The variables, and which rules.
     """
+    if catalogue.preset == "corrected":
+        parts.append(_coma_totals(parts, catalogue))
+    found = pl.concat(parts)
+    parts.clear()
     place = ["stay_id", "seconds", "variable"]
     found = found.sort(*place, "value")
     last = pl.any_horizontal(pl.col(name) != pl.col(name).shift(-1) for name in place)
     found = found.filter(last.fill_null(True))  # the very last row has none behind it
-    if catalogue.preset == "corrected":
-        return _coma_total(found, catalogue)
-    return _reference_places(found, catalogue)
+    return found if catalogue.preset == "corrected" else _reference_places(found, catalogue)
 
 
-def _coma_total(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """Add the coma-scale total where its three parts are charted at one time and it is not."""
-    eye, motor, verbal, total = (catalogue.place(f"Glasgow coma scale {part}") for part in _COMA)
-    parts = found.filter(pl.col("variable").is_in([eye, motor, verbal]))
-    sums = (
-        parts.group_by("stay_id", "seconds")
+def _coma_totals(parts: Sequence[pl.DataFrame], catalogue: Catalogue) -> pl.DataFrame:
+    """Return the coma-scale total where its three parts are charted at one time and it is not."""
+    *three, total = (catalogue.place(f"Glasgow coma scale {part}") for part in _COMA)
+    coma = pl.concat([part.filter(pl.col("variable").is_in([*three, total])) for part in parts])
+    return (
+        coma.filter(pl.col("variable") != total)
+        .group_by("stay_id", "seconds", "variable")
+        .agg(pl.col("value").max())
+        .group_by("stay_id", "seconds")
         .agg(pl.col("value").sum(), parts=pl.len())
         .filter(pl.col("parts") == 3)
-        .join(found.filter(pl.col("variable") == total), on=["stay_id", "seconds"], how="anti")
+        .join(coma.filter(pl.col("variable") == total), on=["stay_id", "seconds"], how="anti")
         .select("stay_id", "seconds", pl.lit(total, dtype=pl.UInt8).alias("variable"), "value")
     )
-    return pl.concat([found, sums]).sort("stay_id", "seconds", "variable")
 
 
 def _reference_places(found: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:

@@ -160,7 +160,8 @@ static int two(const char *at)
 static int read_time(const char *at, const char *end, int64_t *number)
 {
     static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    if (end - at != 19 || at[4] != '-' || at[7] != '-' || at[10] != ' ' || at[13] != ':' || at[16] != ':')
+    if (end - at != 19 || at[4] != '-' || at[7] != '-' || at[10] != ' ' || at[13] != ':' ||
+        at[16] != ':')
         return 0;
     if (!all_digits(at, 4) || !all_digits(at + 5, 2) || !all_digits(at + 8, 2) ||
         !all_digits(at + 11, 2) || !all_digits(at + 14, 2) || !all_digits(at + 17, 2))
@@ -218,11 +219,11 @@ static int read_row(const char *at, const char *line, const char *quote, const c
         at = to + quoted;
         if (quoted)
             quote = next('"', at, end);
-        if (at > end || quote < at || (field + 1 == fields) != (at == end) || (at < end && *at != ','))
+        if (at > end || quote < at || (field + 1 == fields) != (at == end))
+            return 0;
+        if ((at < end && *at != ',') || (!quoted && to > from && to[-1] == '\r'))
             return 0;
         at++;
-        if (!quoted && to > from && to[-1] == '\r')
-            return 0;
         if (kinds[field] != SKIP && !read_cell(kinds[field], from, to, quoted, cells++))
             return 0;
     }
@@ -250,20 +251,30 @@ static void keep(Column *column, Py_ssize_t row, const Cell *cell)
     }
 }
 
-static int start_columns(Column *columns, const char *kinds, Py_ssize_t fields, Py_ssize_t size)
+/* Memory for a text of some size: columns, the cells of a row, rows to hand on. It is one piece,
+   since allocators return many large ones to the system each time. */
+static Column *start_columns(const char *kinds, Py_ssize_t fields, Py_ssize_t size, Cell **cells,
+                             char **rest)
 {
-    Py_ssize_t most = size / fields + 1; /* each field takes a byte at least, with its end */
+    size_t count = 0, texts = 0, most = (size_t)(size / fields) + 1; /* a field takes a byte */
     for (Py_ssize_t field = 0; field < fields; field++) {
-        if (kinds[field] == SKIP)
-            continue;
-        columns->kind = kinds[field];
-        columns->numbers = malloc((size_t)most * sizeof(int64_t));
-        columns->texts = kinds[field] == TEXT ? malloc((size_t)size + 1) : NULL;
-        if (columns->numbers == NULL || (kinds[field] == TEXT && columns->texts == NULL))
-            return -1;
-        columns++;
+        count += kinds[field] != SKIP;
+        texts += kinds[field] == TEXT;
     }
-    return 0;
+    size_t numbers = count * (sizeof(Column) + sizeof(Cell) + most * sizeof(int64_t));
+    Column *columns = malloc(numbers + (texts + 1) * ((size_t)size + 1));
+    if (columns == NULL)
+        return NULL;
+    *cells = (Cell *)(columns + count);
+    int64_t *number = (int64_t *)(*cells + count);
+    *rest = (char *)(number + count * most);
+    for (Column *column = columns; fields > 0; fields--, kinds++)
+        if (*kinds != SKIP) {
+            *column++ = (Column){*kinds, number, *rest, 0};
+            number += most;
+            *rest += *kinds == TEXT ? size + 1 : 0;
+        }
+    return columns;
 }
 
 /* The columns as bytes objects, one for numbers, two for texts. */
@@ -298,21 +309,22 @@ static PyObject *find(PyObject *module, PyObject *args)
         count += kind[field] != SKIP;
     }
     Ids ids = {NULL, 0};
-    char *odd = malloc((size_t)text.len + 1), *to = odd;
-    Cell *cells = malloc((size_t)count * sizeof(Cell) + 1);
-    Column *columns = calloc((size_t)count + 1, sizeof(Column));
+    Column *columns = NULL;
+    Cell *cells;
+    char *rest, *to;
     PyObject *found = NULL;
     int ascii = 0;
     if (place < 0 || place >= fields || kind[place] != ID) {
         PyErr_SetString(PyExc_ValueError, "expected ids at the place of the key");
         goto done;
     }
-    if (odd == NULL || cells == NULL || columns == NULL ||
-        start_columns(columns, kind, fields, text.len) < 0 ||
+    columns = start_columns(kind, fields, text.len, &cells, &rest);
+    if (columns == NULL ||
         start_ids(&ids, wanted.buf, wanted.len / (Py_ssize_t)sizeof(int64_t)) < 0) {
         PyErr_NoMemory();
         goto done;
     }
+    to = rest;
     Py_BEGIN_ALLOW_THREADS
     const char *later = next('"', start, end), *quote = later, *line;
     while ((line = row_end(row, end, &later)) < end) {
@@ -335,16 +347,10 @@ static PyObject *find(PyObject *module, PyObject *args)
     Py_END_ALLOW_THREADS
     found = as_list(columns, count, read);
     if (found != NULL)
-        found = Py_BuildValue("Ny#nnO", found, odd, (Py_ssize_t)(to - odd),
+        found = Py_BuildValue("Ny#nnO", found, rest, (Py_ssize_t)(to - rest),
                               (Py_ssize_t)(row - start), rows, ascii ? Py_True : Py_False);
 done:
-    for (Py_ssize_t i = 0; columns != NULL && i < count; i++) {
-        free(columns[i].numbers);
-        free(columns[i].texts);
-    }
     free(columns);
-    free(cells);
-    free(odd);
     free(ids.slots);
     PyBuffer_Release(&text);
     PyBuffer_Release(&kinds);
