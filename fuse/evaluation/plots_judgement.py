@@ -58,9 +58,10 @@ def missingness(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> 
                     (row["share"], row[metric]["value"]) for row in own
                 ]
                 color = SERIES[i % len(SERIES)]
-                axes.plot(
-                    *zip(*points, strict=True), "o-", color=color, markersize=4, linewidth=1.5
-                )
+                if points:  # none of one class
+                    axes.plot(
+                        *zip(*points, strict=True), "o-", color=color, markersize=4, linewidth=1.5
+                    )
                 ends = [(r["share"], r[metric]["low"], r[metric]["high"]) for r in own]
                 ends = [end for end in ends if end[1] is not None]
                 if ends:
