@@ -17,7 +17,7 @@ from ...cache.layout import PROVENANCE, STORES
 from ..config import FuseConfig
 from ..identity import modality_names
 from ..rundir import RunDir
-from .cells import SMALLEST, pooled, withheld
+from .cells import SMALLEST, bounded, pooled, withheld
 from .compare import compare
 from .evaluate import ENOUGH
 from .metrics import summary
@@ -39,12 +39,13 @@ def own_cohort(run: RunDir, cache: Path) -> Cohort | None:
     return cohort if cohort.fingerprint == run.info["fingerprints"]["cohort"] else None
 
 
-def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
+def modalities(run: RunDir, cache: Path | None, smallest: int) -> list[dict[str, Any]]:
     """Describe each modality: encoder, frozen or trained, weights, availability by split.
 
     Args:
         run: A finished run.
         cache: Its cache, which knows where weights came from; None if it is not at hand.
+        smallest: Counts below this are not shown, see `cells`.
     """
     rows = run.info["rows"]
     inputs = run.info["fingerprints"]["modalities"]
@@ -68,8 +69,9 @@ def modalities(run: RunDir, cache: Path | None) -> list[dict[str, Any]]:
                 "weights": "" if series else str(provenance.get("weights") or weights or "none"),
                 "pretrained_on": "" if seen == "nothing" else seen,
                 "available": [
-                    {"split": split, "n": part["available"].get(name, 0), "of": part["n"]}
-                    for split, part in ((s, rows[s]) for s in ("train", "val", "test") if s in rows)
+                    {"split": split, **_available(name, rows[split], smallest)}
+                    for split in ("train", "val", "test")
+                    if split in rows
                 ],
             }
         )
@@ -286,6 +288,12 @@ def limits(
         "are restricted data unless synthetic."
     )
     return said
+
+
+def _available(modality: str, part: Mapping[str, Any], smallest: int) -> dict[str, Any]:
+    of = part["n"]
+    text, drawn = bounded(part["available"].get(modality, 0), of, smallest)
+    return {"text": f"{text} of {of}", "share": drawn / max(of, 1)}
 
 
 def _stays(patterns: Sequence[str], own: Sequence[str]) -> int:

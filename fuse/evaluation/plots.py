@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .bands import Bands
 from .calibration import calibration_curve
-from .cells import SMALLEST
+from .cells import SMALLEST, evened
 from .discrimination import Curve, Floats, threshold_curve
 from .svg import COLOR, SERIES, draw, unit_square
 
@@ -70,11 +70,15 @@ def precision_recall(y: NDArray[np.int64], scores: Sequence[Floats], band: Bands
     return draw("pr", "Precision against recall with a bootstrap band", _SIZE, paint)
 
 
-def calibration(y: NDArray[np.int64], p: Floats) -> str:
+def calibration(y: NDArray[np.int64], p: Floats, smallest: int = SMALLEST) -> str:
     """Draw observed against predicted frequency with Wilson intervals, and how p is spread.
 
-    Groups of fewer than five stays are left out; bars of one to four stays are drawn pale, five
-    high.
+    Groups of fewer than five stays are left out.
+
+    Args:
+        y: Labels.
+        p: Probabilities.
+        smallest: What neighbouring bars hold together, see `cells`.
     """
 
     def paint(figure: Figure) -> None:
@@ -89,15 +93,11 @@ def calibration(y: NDArray[np.int64], p: Floats) -> str:
         unit_square(axes, "", "Observed frequency")
         axes.tick_params(labelbottom=False)
         counts, edges = np.histogram(p, bins=20, range=(0, 1))
-        few = (counts > 0) & (counts < SMALLEST)
-        shown = np.where(few, SMALLEST, counts)
-        for chosen, alpha in ((~few & (counts > 0), 0.85), (few, 0.3)):
-            below.bar(
-                edges[:-1][chosen], shown[chosen], 0.046, align="edge", color=SERIES[0], alpha=alpha
-            )
+        shown = evened(counts, smallest)
+        below.bar(edges[:-1], shown, 0.046, align="edge", color=SERIES[0], alpha=0.85)
         unit_square(below, "Predicted probability", "Stays")
         below.set_ylim(0, max(shown.max() * 1.1, 1))
-        below.set_yticks([0, int(shown.max())])
+        below.set_yticks([0, max(round(shown.max()), 1)])
         figure.align_ylabels([axes, below])
 
     return draw("calibration", "Observed against predicted frequency", (3.9, 3.9), paint)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .cells import SMALLEST, evened
 from .plots_copula import pair_density, side_by_side
 from .svg import COLOR, SERIES, draw
 
@@ -156,18 +157,23 @@ def densities(
     return side_by_side(name, alt, pair, panels, width) if panels else None
 
 
-def imputed(row: Mapping[str, Any]) -> str:
+def imputed(row: Mapping[str, Any], smallest: int = SMALLEST) -> str:
     """Draw how probabilities are spread for stays that lack a modality.
 
     Args:
         row: As `imputed.imputed` gives it.
+        smallest: What neighbouring bins hold together, see `cells`.
     """
     edges = np.linspace(0, 1, len(row["means"]) + 1)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for i, (key, style) in enumerate((("means", "-"), ("every_draw", "--"))):
-            counts = np.asarray(row[key], float)
+        # more draws than four stays have come from five stays at least
+        draws = (smallest - 1) * row["draws"] + 1
+        for i, (key, least, style) in enumerate(
+            (("means", smallest, "-"), ("every_draw", draws, "--"))
+        ):
+            counts = evened(row[key], least)
             axes.stairs(
                 counts / counts.sum(), edges, color=SERIES[i], linestyle=style, linewidth=1.7
             )

@@ -18,7 +18,7 @@ from ..identity import modality_names
 from ..rundir import RunDir
 from . import facts, plots, plots_copula, plots_judgement, plots_training
 from .bands import bands
-from .cells import SMALLEST
+from .cells import SMALLEST, bounded
 from .layout import p_value
 from .page import fill, write
 from .paired import labels, paired
@@ -93,7 +93,7 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         )
     synthetic = cohort is not None and bool(cohort.info.get("synthetic"))
     smallest = 1 if synthetic else SMALLEST
-    inputs = facts.modalities(run, cache)
+    inputs = facts.modalities(run, cache, smallest)
     random = [row["title"] for row in inputs if row["random"]]
     metrics = run.metrics(split) or {}
     n, positives = len(told), int((told == 1).any(1).sum())
@@ -128,10 +128,10 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "prevalence": positives / n,
         "labels": len(rates),
         "uninformed": {"aupr": float(rates.mean()), "brier": float((rates * (1 - rates)).mean())},
-        "figures": _figures(run, y, p, subjects),
+        "figures": _figures(run, y, p, subjects, smallest),
         "patterns": facts.patterns(run.predictions(split), modality_names(run.config), smallest),
-        "dependence": _dependence(run),
-        "understanding": understanding(run, others, metrics),
+        "dependence": _dependence(run, smallest),
+        "understanding": understanding(run, others, metrics, split, smallest),
         "by_label": facts.by_label(metrics, smallest),
         "consequences": _consequences(metrics, float(y.mean())),
         "attrition": facts.attrition(cohort, run),
@@ -142,19 +142,21 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         ),
         "modality_titles": facts.MODALITIES,
         "smallest": smallest,
-        "pale": SMALLEST - 1,
+        "enough": SMALLEST,
         "steps": plots_copula.LEGEND,
     }
 
 
-def _figures(run: RunDir, y: Any, p: Sequence[Any], subjects: Any) -> dict[str, Markup | None]:
+def _figures(
+    run: RunDir, y: Any, p: Sequence[Any], subjects: Any, smallest: int
+) -> dict[str, Markup | None]:
     both = 0 < y.sum() < len(y)
     band = bands(y, p[0], subjects) if both else None
     history, best = run.history, int(run.info.get("best_epoch", 0))
     drawn = {
         "roc": plots.roc(y, p, band) if both else None,
         "pr": plots.precision_recall(y, p, band) if both else None,
-        "calibration": plots.calibration(y, p[0]),
+        "calibration": plots.calibration(y, p[0], smallest),
         "losses": plots_training.losses(history, best, run.config.warmup) if history else None,
         "validation": plots_training.validation(history, best) if history else None,
         "monitors": plots_training.monitors(history, best) if history else None,
@@ -175,13 +177,13 @@ def _consequences(metrics: dict[str, Any], prevalence: float) -> dict[str, Any]:
     }
 
 
-def _dependence(run: RunDir) -> dict[str, Any] | None:
+def _dependence(run: RunDir, smallest: int) -> dict[str, Any] | None:
     learned = run.learned
     if learned is None or "family" not in learned or len(learned["modalities"]) < 2:
         return None
     names = learned["modalities"]
     M, width = len(names), run.config.copula_dim or run.config.hidden
-    pairs = []
+    of, pairs = run.info["rows"]["val"]["n"], []
     for pair in combinations(range(M), 2):
         first, second = names[pair[0]], names[pair[1]]
         table = np.asarray(learned["u_histogram"][f"{first},{second}"], np.int64)
@@ -197,7 +199,8 @@ def _dependence(run: RunDir) -> dict[str, Any] | None:
             {
                 "title": f"{facts.MODALITIES.get(first, first)} and "
                 f"{facts.MODALITIES.get(second, second)}",
-                "stays": stays if enough else None,
+                "stays": bounded(stays, of, smallest)[0],
+                "drawn": enough,
                 "tau": _range(_pick(learned.get("kendall_tau"), pair)),
                 "figure": Markup(svg),
             }

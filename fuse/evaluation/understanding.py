@@ -12,11 +12,15 @@ from scipy import stats
 
 from ..rundir import RunDir
 from . import plots_fit
-from .cells import SMALLEST
+from .cells import SMALLEST, bounded
 
 
 def understanding(
-    run: RunDir, others: Sequence[RunDir], metrics: Mapping[str, Any]
+    run: RunDir,
+    others: Sequence[RunDir],
+    metrics: Mapping[str, Any],
+    split: str,
+    smallest: int,
 ) -> dict[str, Any]:
     """Gather figures and rows; what a run has no record of is None or empty.
 
@@ -24,6 +28,8 @@ def understanding(
         run: The run of the report.
         others: Runs beside it; those that differ in their seed alone tell how far chance goes.
         metrics: What its judgement holds.
+        split: Which stays were judged.
+        smallest: Counts below this are not shown, see `cells`.
     """
     learned = run.learned
     if learned is None or "family" not in learned or len(learned["modalities"]) < 2:
@@ -36,10 +42,15 @@ def understanding(
         for name, found in (learned.get("held_out_by_K") or {}).items()
         if found["sizes"] and found["n"] >= SMALLEST
     }
+    rows = run.info["rows"]
     first, second = learned["modalities"][:2]
     epochs = plots_fit.densities(run.history, learned["family"], (first, second))
     draws = [
-        {**row, "figure": Markup(plots_fit.imputed(row))}
+        {
+            **row,
+            "stays": bounded(row["n"], rows[split]["n"], smallest)[0],
+            "figure": Markup(plots_fit.imputed(row, smallest)),
+        }
         for row in metrics.get("imputed", [])
         if row["n"] >= SMALLEST
     ]
@@ -50,7 +61,13 @@ def understanding(
         "families": Markup(plots_fit.families(held, learned["family"])) if held else None,
         "best_family": max(held, key=lambda name: held[name]) if held else None,
         "sizes": Markup(plots_fit.sizes(by_size, run.config.K)) if by_size else None,
-        "best_sizes": [best_size(name, one) for name, one in by_size.items()],
+        "best_sizes": [
+            {
+                **best_size(name, one),
+                "stays": bounded(one["n"], rows["val"]["n"], smallest)[0],
+            }
+            for name, one in by_size.items()
+        ],
         "epochs": None if epochs is None else Markup(epochs),
         "seeds": over_seeds([run, *siblings(run, others)]),
         "draws": draws,

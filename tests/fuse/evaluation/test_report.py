@@ -15,6 +15,8 @@ import pytest
 from cm2.cache import atomic
 from cm2.cache.cohort import Cohort
 from cm2.errors import ConfigError
+from cm2.fuse.evaluation.card import model_card
+from cm2.fuse.evaluation.plots import calibration
 from cm2.fuse.evaluation.plots_copula import pair_density
 from cm2.fuse.evaluation.report import content, render, write_report
 from cm2.fuse.rundir import RunDir
@@ -310,11 +312,15 @@ def test_small_groups_are_pooled_and_small_event_counts_withheld(
 def test_the_few_stays_that_lack_a_modality_cannot_be_had_by_subtraction(make_run: MakeRun) -> None:
     run = make_run()
     rows = run.info["rows"]
-    rows["test"]["available"]["ehr"] = 117
+    for part in rows.values():
+        part["available"]["ehr"] = 117
     run.update(rows=rows)
     page = render(content(run, None, []))
     assert "over 115 of 120" in page
     assert "117 of 120" not in page
+    assert "width: 95.83%" in page  # 115; the bar of 117 would tell
+    assert "width: 97.50%" not in page
+    assert "over 115 of 120 |" in model_card(run, None)
 
 
 def test_observed_ranks_are_drawn_only_for_five_stays_or_more(make_run: MakeRun) -> None:
@@ -331,6 +337,19 @@ def test_observed_ranks_are_drawn_only_for_five_stays_or_more(make_run: MakeRun)
     assert page.count("Observed, validation") == 1
     assert page.count("Learned density") == 3
     assert page.count("fewer than 5 validation stays have both") == 2
+    learned["u_histogram"]["ehr,cxr"][0][0] = 118 * width
+    atomic.write_json(run.path / "learned.json", learned)
+    assert "over 115 validation stays have both" in render(content(run, None, []))
+
+
+def test_bars_of_a_few_stays_are_evened_out_unless_the_stays_are_made_up() -> None:
+    p = np.array([0.02] * 20 + [0.07] * 9 + [0.52])
+    y = (np.arange(30) % 2).astype(np.int64)
+    assert calibration(y, p) != calibration(y, p, 1)
+    moved = np.array([0.02] * 20 + [0.07] * 8 + [0.52] * 2)  # the same ten stays, evened out
+    bars = [re.findall(r'<path d="([^"]+)" clip-path', calibration(y, q)) for q in (p, moved)]
+    assert bars[0][-20:] == bars[1][-20:]
+    assert len(bars[0]) >= 20
 
 
 @pytest.mark.parametrize("family", ["gaussian", "frank"])

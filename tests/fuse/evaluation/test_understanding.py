@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from cm2.cache import atomic
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.evaluate import evaluate
 from cm2.fuse.evaluation.plots_copula import pair_density
-from cm2.fuse.evaluation.plots_fit import chosen_epochs, parameters_at
+from cm2.fuse.evaluation.plots_fit import chosen_epochs, imputed, parameters_at
+from cm2.fuse.evaluation.plots_judgement import missingness
 from cm2.fuse.evaluation.report import content, render
 from cm2.fuse.evaluation.understanding import kendall, over_seeds, siblings
 from cm2.fuse.rundir import LEARNED, RunDir
@@ -141,3 +143,17 @@ def test_a_run_of_an_earlier_version_shows_what_it_has(make_run: MakeRun) -> Non
     assert "Are the margins right?" not in text
     assert "Decision curve" not in text
     assert "What the copula learned" in text
+
+
+def test_a_missingness_curve_of_one_class_is_empty() -> None:
+    none = {"value": None, "low": None, "high": None}
+    row = {"modality": "cxr", "share": 0.5, "withheld": 3, "auroc": none, "aupr": none}
+    assert "o-" not in re.findall(r">([^<>]+)</text>", missingness([row], row))
+
+
+def test_where_the_draws_of_a_few_stays_lie_is_not_drawn() -> None:
+    few: dict[str, Any] = {"modality": "cxr", "draws": 2}
+    here = {**few, "means": [20, 8, 0, 2], "every_draw": [40, 16, 0, 4]}
+    there = {**few, "means": [20, 9, 0, 1], "every_draw": [40, 18, 0, 2]}
+    assert imputed(here) == imputed(there)
+    assert imputed(here, 1) != imputed(there, 1)
