@@ -9,7 +9,7 @@ from typing import Any
 from ...console import records
 from ..evaluation.layout import span
 from .axis import shown
-from .book import SweepDir
+from .book import Roll, SweepDir
 from .effects import main_effects
 from .index import Standing, ranking, rows, write_index
 from .selection import gain_by_chance, noise_of_means
@@ -26,7 +26,8 @@ def read(sweep: SweepDir, best: int = _SHOWN) -> dict[str, Any]:
 
     Returns:
         sweep, runs (number by status), metric, settings, best (rank, setting, score, sd, runs,
-        weights, and its values), effects (see `main_effects`), selection, notes.
+        weights, and its values), effects (see `main_effects`), selection, warnings (what the runs
+        of the best setting say of themselves).
     """
     roll = sweep.roll()
     found = sweep.latest
@@ -60,6 +61,7 @@ def read(sweep: SweepDir, best: int = _SHOWN) -> dict[str, Any]:
         ],
         "effects": main_effects(found, names),
         "selection": _selection(complete, len(ranking(found, finished=False)), sweep),
+        "warnings": _warnings(roll, complete[0].setting) if complete else [],
     }
 
 
@@ -93,8 +95,15 @@ def text(result: dict[str, Any]) -> str:
         parts.append("Settings that were given up early have no part in these means.")
     if result["selection"]:
         parts.append(f"\n{result['selection']['sentence']}")
+    parts += [f"warning: {one}" for one in result["warnings"]]
     parts.append(f"sweep: {result['sweep']}")
     return "\n".join(parts)
+
+
+def _warnings(roll: Roll, setting: int) -> list[str]:
+    """What the runs of a setting say of themselves, each sentence once."""
+    said = [text for member in roll.of(setting) for text in member.run.info.get("warnings", [])]
+    return list(dict.fromkeys(said))
 
 
 def _selection(complete: list[Standing], n: int, sweep: SweepDir) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from cm2.fuse.rundir import RunDir
 from cm2.fuse.sweep.book import Member, Roll, SweepDir
 from cm2.fuse.sweep.grid import expand
 from cm2.fuse.sweep.plots import Point, by_option, heat_map
+from cm2.fuse.sweep.reading import read, text
 from cm2.fuse.sweep.report import write_report
 from cm2.fuse.sweep.spec import sweep_spec
 
@@ -75,6 +76,17 @@ def test_the_page_shows_the_best_and_every_figure_and_asks_nothing_of_a_network(
     assert "gumbel" in first
     assert "a &lt;b&gt; reason" in source
     assert "".join(page.text).count("luck") >= 2
+
+
+def test_what_the_best_runs_say_of_themselves_stands_on_the_page_and_in_the_text(
+    tmp_path: Path,
+) -> None:
+    sweep = make_sweep(tmp_path)
+    said = "Encoder weights of cxr are random, not trained."
+    for member in sweep.roll().members:
+        member.run.update(warnings=[said])
+    assert write_report(sweep, tmp_path / "page.html").read_text("utf-8").count(said) == 1
+    assert text(read(sweep)).count(f"warning: {said}") == 1
 
 
 def test_the_same_sweep_gives_the_same_page(tmp_path: Path) -> None:
