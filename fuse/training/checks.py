@@ -9,6 +9,7 @@ from ...errors import DataError
 
 FEW_EVENTS = 30
 MANY_EVENTS = 100
+EVENTS = "events"
 
 
 def require_trainable(counts: Mapping[str, Mapping[str, Any]], task: str) -> None:
@@ -67,6 +68,11 @@ def warnings(
     of_label = {split: part["targets"][label] for split, part in counts.items()}
     n = sum(part["n"] for part in of_label.values())
     of = "" if len(counts["train"]["targets"]) == 1 else f" of label {label!r}"
+    if kind != EVENTS:  # by split the same class is told
+        of_label = {
+            split: {**part, "positives": part["n"] - part["positives"]}
+            for split, part in of_label.items()
+        }
     found = f"Only {events} {kind}{of} among {n} stays ({_table(of_label)})"
     if events < FEW_EVENTS:
         said.append(f"{found}: these numbers prove nothing.")
@@ -97,7 +103,7 @@ def _rarer(counts: Mapping[str, Mapping[str, Any]], target: str) -> tuple[int, s
     parts = [part["targets"][target] for part in counts.values()]
     n, positives = sum(part["n"] for part in parts), sum(part["positives"] for part in parts)
     if positives <= n - positives:
-        return positives, "events", target
+        return positives, EVENTS, target
     return n - positives, "stays without an event", target
 
 
