@@ -243,7 +243,9 @@ def _mark(row: Row) -> str:
 
 def _short(row: Row) -> str:
     own = "failed" if row["value"] is None else f"{row['value']:.3f}"
-    return own if row["paper"] is None else f"{own} ({row['paper']:.3f})"
+    if row["paper"] is None:
+        return own
+    return f"{own} ({row['paper']:.3f}{' ≠' if row['other_experiment'] else ''})"
 
 
 def _data(room: Room) -> str:

@@ -20,7 +20,7 @@ from cm2.fuse.group import RunGroup
 from cm2.fuse.reproduce import train as training
 from cm2.fuse.reproduce.forecast import forecast, hours
 from cm2.fuse.reproduce.run import plan, reproduce, write
-from cm2.fuse.reproduce.show import AGAINST, Result, as_text
+from cm2.fuse.reproduce.show import AGAINST, Result, as_text, side_by_side
 from cm2.fuse.rundir import RunDir
 from cm2.fuse.sweep.axis import parse
 from cm2.fuse.training.trainer import fuse
@@ -182,6 +182,7 @@ def test_every_form_holds_the_numbers(done: Result, tmp_path: Path) -> None:
         assert "nothing tuned" in text
         assert "is left out: " in text
     assert "release 1" in table
+    assert "(0.855 ≠)" in side_by_side(done, "table")
     assert "never trained" in table  # the films of the small cache
     rows = list(csv.DictReader(io.StringIO(as_text(done, "csv"))))
     assert len(rows) == len(done.rows[0])
