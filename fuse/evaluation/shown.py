@@ -46,9 +46,12 @@ def shown(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                         *(e["modality"], e["n"], e["positives"], f"{e['mean_change']:+.3f}"),
                         *(f"{e['mean_absolute_change']:.3f}", *_metric(e["auroc"])),
                     ]
+                    if e["n"] >= SMALLEST
+                    else [e["modality"], "", "", *["–"] * 4]
                     for e in without
                 ],
-            ),
+            )
+            + _why_empty({e["modality"]: e for e in without}),
         )
     if curve := metrics.get("missingness"):
         yield (

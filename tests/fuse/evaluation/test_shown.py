@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_group_of_one_stay_and_a_drop_of_none_show_no_numbers() -> None:
     spot = {"value": 0.123, "low": None, "high": None}
     figures = dict.fromkeys(("auroc", "aupr", "brier", "ece"), spot)
     change = {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0, "p": 1.0}
-    metrics = {
+    metrics: dict[str, Any] = {
         "split": "test",
         "by_group": {
             "sex": {
@@ -84,7 +85,11 @@ def test_a_group_of_one_stay_and_a_drop_of_none_show_no_numbers() -> None:
             {"modality": "cxr", "share": 0.5, "withheld": 0, "auroc": {**spot, **change}}
         ],
     }
-    groups, curve = (text for _, text in shown(metrics))
+    apart = {"mean_change": 0.1, "mean_absolute_change": 0.123, "auroc": {**spot, **change}}
+    metrics["without"] = [{"modality": "cxr", "n": 4, "positives": 2, **apart}]
+    groups, without, curve = (text for _, text in shown(metrics))
+    assert "0.123" not in without
+    assert "empty: fewer than 5 stays" in without
     assert groups.count("0.123") == 4
     assert "empty: fewer than 5 stays" in groups
     assert "no stay loses it" in curve
