@@ -152,6 +152,12 @@ class RunDir:
         """Metrics of a split, or None if it was not judged."""
         return self._read(f"{split}_metrics.json")
 
+    @property
+    def elsewhere(self) -> list[dict[str, Any]]:
+        """Metrics on the stays of other cohorts, in the order of their file names."""
+        files = sorted(self.path.glob("*@*_metrics.json"))
+        return [atomic.read_json(file, self._remedy) for file in files]
+
     def write_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Store the metrics of a split."""
         if self.writes:

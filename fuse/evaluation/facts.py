@@ -256,6 +256,12 @@ def limits(
         "One training run is shown. Another seed gives other numbers; the intervals contain the "
         "choice of test patients, not the choice of seed.",
     ]
+    if run.config.folds:
+        said.append(
+            f"One fold is shown, number {run.config.fold} of {run.config.folds} counted from 0: "
+            "its test stays are a part of all. `cm2 evaluate` on the group judges every fold "
+            "together."
+        )
     if rarer < ENOUGH:
         said.append(
             f"{f'Fewer than {SMALLEST}' if hidden else rarer} of the {n} judged stays are of the "

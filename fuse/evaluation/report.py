@@ -120,8 +120,13 @@ def content(run: RunDir, cache: Path | None, others: Sequence[RunDir]) -> dict[s
         "inputs": inputs,
         "rows": run.info["rows"],
         "results": rows,
+        "elsewhere": run.elsewhere,
         "left_out": data.left_out[0],
-        "not_judged": labels([other for other in beside if other not in judged]),
+        "not_judged": [
+            name
+            for name, other in zip(labels([run, *beside])[1:], beside, strict=True)
+            if other not in judged
+        ],
         "calibration_fit": metrics.get("calibration"),
         "n": n,
         "positives": positives,

@@ -408,3 +408,29 @@ def test_a_run_of_two_modalities_names_them(make_run: MakeRun) -> None:
 def test_the_encoder_of_series_is_called_by_its_name(make_run: MakeRun, encoder: str) -> None:
     page = content(make_run(series_encoder=encoder), None, [])
     assert page["inputs"][0]["encoder"].lower() == f"{encoder} over the series"
+
+
+def test_one_fold_says_that_it_is_one_of_several_and_a_run_left_out_is_told_from_the_others(
+    make_run: MakeRun,
+) -> None:
+    run = make_run("a", folds=5, fold=3)
+    judged = make_run("b", folds=5, fold=3, seed=1)
+    unjudged = make_run("c", folds=5, fold=3, seed=2, splits=("val",))
+    page = render(content(run, None, [judged, unjudged]))
+    assert "fold <b>3</b> of 5" in page
+    assert "One fold is shown, number 3 of 5" in page
+    assert "not judged on test stays: CM2 (ehr+cxr+report), seed 2." in page
+    assert "One fold" not in " ".join(content(make_run("d"), None, [])["limits"])
+
+
+def test_what_was_found_on_another_cohort_stands_in_a_table_of_its_own(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "other cohorts" not in render(content(run, None, []))
+    own = run.metrics("test")
+    assert own is not None
+    auroc = {"value": 0.6543, "low": 0.5, "high": 0.8}
+    run.write_metrics("test@abc", {**own, "external": "elsewhere (test@abc)", "auroc": auroc})
+    page = render(content(run, None, []))
+    assert "elsewhere (test@abc)" in page
+    assert "0.654" in page
+    assert content(run, None, [])["results"][0]["auroc"]["value"] != 0.6543
