@@ -215,7 +215,9 @@ def compare(
 
 def _words(given: Sequence[str] | str) -> tuple[str, ...]:
     """A list of words, or text with commas between them as on the command line."""
-    return tuple(given.split(",") if given else ()) if isinstance(given, str) else tuple(given)
+    from .options import words
+
+    return words(given) if isinstance(given, str) else tuple(given)
 
 
 def _places(given: Sequence[Place] | Place) -> list[Path]:

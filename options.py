@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import types
 import typing
@@ -121,6 +122,18 @@ def read_settings(file: Path | None, assignments: Sequence[str]) -> dict[str, ob
             place = inner
         place[last] = value.strip()
     return settings
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a list at its commas; a part that holds one stands in double quotes, as in CSV.
+
+    Raises:
+        ConfigError: A line break outside quotes.
+    """
+    try:
+        return tuple(part for row in csv.reader([text], skipinitialspace=True) for part in row)
+    except csv.Error:
+        raise ConfigError(f"Expected a list with commas on one line, found {text!r}.") from None
 
 
 def _nested(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -10,6 +10,7 @@ import typer
 
 from ..console import interval, metric_table, outline, records
 from ..errors import quoted
+from ..options import words
 from ..settings import DEFAULT_CACHE
 from .shared import (
     FilmsOption,
@@ -41,7 +42,10 @@ def evaluate(
     unit: Annotated[str, typer.Option(help="Resample by patient or stay.")] = "patient",
     by: Annotated[
         str | None,
-        typer.Option(help="Subgroups by columns of the cohort, such as sex,age:40/65."),
+        typer.Option(
+            help="Subgroups by columns of the cohort, such as sex,age:40/65; a name with a comma "
+            "in double quotes."
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
@@ -72,9 +76,7 @@ def evaluate(
     from ..fuse.group import open_runs
 
     read_films(films)
-    looks = Looks(
-        tuple(by.split(",")) if by else (), tuple(drop or ()), threshold or "", recalibrate
-    )
+    looks = Looks(words(by or ""), tuple(drop or ()), threshold or "", recalibrate)
     opened = open_runs(runs)
     results = [
         judge(

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from cm2.errors import ConfigError
-from cm2.options import as_given, flag, parameters, read_settings, validated
+from cm2.options import as_given, flag, parameters, read_settings, validated, words
 
 
 class Settings(BaseModel):
@@ -124,3 +124,11 @@ def test_lists_as_typed_are_split_and_what_was_not_given_is_left_out() -> None:
         "modalities": ("ehr", "cxr@0123", "report"),
         "trunk": ("cxr=a,b",),
     }
+
+
+def test_a_part_of_a_list_with_a_comma_stands_in_double_quotes() -> None:
+    assert words("") == ()
+    assert words("sex,age:40/65") == ("sex", "age:40/65")
+    assert words('sex, "age, years":40/65') == ("sex", "age, years:40/65")
+    with pytest.raises(ConfigError, match="on one line"):
+        words("sex\nage")

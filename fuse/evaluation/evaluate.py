@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...cache.cohort import Cohort
 from ...errors import DataError
 from ...progress import Progress, silent
 from ..group import RunGroup
@@ -26,9 +27,10 @@ from .looks import (
     known_targets,
     same_stays,
 )
+from .recalibration import require_way
 from .subgroups import Grouping
 from .targets import summarise
-from .thresholds import decision_curve
+from .thresholds import decision_curve, parse_rule
 
 _log = logging.getLogger("cm2.fuse.evaluation")
 
@@ -99,11 +101,14 @@ def _evaluate(
     from .imputed import imputed
     from .missingness import contributions, missingness, parse_drops
 
-    drops = parse_drops(looks.drop)
+    drops = parse_drops(looks.drop, [text.partition("@")[0] for text in run.config.modalities])
+    groupings = _groupings(looks.by, cache, run.config.cohort)
+    if looks.threshold:
+        parse_rule(looks.threshold)
+    require_way(looks.recalibrate)
     with progress(f"judging {run.path.name}", None, "steps") as advance:
         loaded = prepare(run, cache, split)
         cohort = loaded.cohort
-        groupings = [Grouping.parse(text, cohort.stays.column_names) for text in looks.by]
         place = f"{split}@{loaded.source[:12]}" if loaded.source else split
         p = probabilities(forward(loaded.model, loaded.data, loaded.rows))
         predictions = table(run, loaded.data, loaded.rows, p)
@@ -143,6 +148,12 @@ def _evaluate(
     for note in metrics["notes"]:
         _log.warning(note)
     return place, metrics
+
+
+def _groupings(texts: Sequence[str], cache: Path, cohort: str) -> list[Grouping]:
+    """Read subgroups; what cannot be meant is refused before the run is loaded."""
+    columns = Cohort.open(cache, cohort).stays.column_names if texts else []
+    return [Grouping.parse(text, columns) for text in texts]
 
 
 def _cross_fitted(predictions: pa.Table, stored: pa.Table) -> pa.Table:

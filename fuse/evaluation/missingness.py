@@ -25,15 +25,21 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
-def parse_drops(texts: Sequence[str]) -> list[Drop]:
+def parse_drops(texts: Sequence[str], names: Sequence[str]) -> list[Drop]:
     """Read `cxr=0.5`, or `cxr` for a quarter, a half, three quarters and all.
 
+    Args:
+        texts: What was asked for.
+        names: Modalities that the run reads.
+
     Raises:
-        ConfigError: Anything else.
+        ConfigError: Anything else, or another modality.
     """
     drops = []
     for text in texts:
         name, equals, _ = text.partition("=")
+        if name not in names:
+            raise ConfigError(f"--drop: {unknown('modality', name, tuple(names))}")
         if not equals:
             drops += [Drop(name, share, "random") for share in SHARES]
             continue
@@ -62,32 +68,35 @@ def missingness(
         unit: What is resampled, "patient" or "stay".
 
     Returns:
-        For each: modality, share, withheld (stays), and by metric value, low, high, and
-        difference, difference_low, difference_high, p against nothing withheld on the same stays.
-
-    Raises:
-        ConfigError: A modality that the model does not read.
+        For each: modality, share, withheld (stays), n, and by metric value, low, high, and
+        difference, difference_low, difference_high, p against nothing withheld on the same stays;
+        where no stay loses it the reason instead of metrics, as nothing can differ.
     """
     names = [spec.name for spec in loaded.model.specs]
     known, y, subjects = _known(loaded, np.ones(len(loaded.rows), dtype=bool), unit)
     whole = judged(y, [p[known]], subjects, replicates=replicates)
     result = []
     for drop in drops:
-        if drop.name not in names:
-            raise ConfigError(unknown("modality", drop.name, tuple(names)))
         m = names.index(drop.name)
         able = loaded.rows[known & _able(loaded, m)]
         lost = able[drop.chosen(loaded.data.keys[able], stream="judge.drop")]
-        less = _predict(loaded, without(loaded.data, m, lost), loaded.rows)
-        found = judged(y, [less[known]], subjects, replicates=replicates)
         entry: dict[str, Any] = {
             "modality": drop.name,
             "share": drop.share,
             "withheld": len(lost),
             "n": len(y),
         }
-        entry |= {name: _against(found[name], whole[name]) for name in METRICS}
         result.append(entry)
+        if not len(lost):
+            entry["reason"] = (
+                f"the share takes none of {len(able)} stays"
+                if len(able)
+                else "no stay has it beside another one"
+            )
+            continue
+        less = _predict(loaded, without(loaded.data, m, lost), loaded.rows)
+        found = judged(y, [less[known]], subjects, replicates=replicates)
+        entry |= {name: _against(found[name], whole[name]) for name in METRICS}
     return result
 
 

@@ -19,6 +19,12 @@ WAYS = ("none", "platt", "isotonic")
 _EDGE = 1e-12
 
 
+def require_way(how: str) -> None:
+    """Raise ConfigError unless there is such a way of correcting."""
+    if how not in WAYS:
+        raise ConfigError(unknown("recalibration", how, WAYS))
+
+
 def recalibration(how: str, y: ArrayLike, p: ArrayLike) -> Callable[[ArrayLike], Floats]:
     """Fit a correction to validation stays.
 
@@ -34,8 +40,7 @@ def recalibration(how: str, y: ArrayLike, p: ArrayLike) -> Callable[[ArrayLike],
     Raises:
         ConfigError: Another way, or validation stays that cannot be fitted.
     """
-    if how not in WAYS:
-        raise ConfigError(unknown("recalibration", how, WAYS))
+    require_way(how)
     if how == "none":
         return lambda values: np.asarray(values, np.float64)
     if not np.size(y):
@@ -60,4 +65,4 @@ def recalibration(how: str, y: ArrayLike, p: ArrayLike) -> Callable[[ArrayLike],
     return corrected
 
 
-__all__ = ["WAYS", "recalibration"]
+__all__ = ["WAYS", "recalibration", "require_way"]

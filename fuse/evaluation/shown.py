@@ -104,9 +104,9 @@ def _span(entry: Mapping[str, Any], digits: int = 3) -> str:
 
 
 def _lost(entry: Mapping[str, Any]) -> list[str]:
-    """AUROC, difference and p; none where nothing was withheld and so nothing could differ."""
+    """AUROC, difference and p; the reason where nothing was withheld."""
     if not entry["withheld"]:
-        return ["no stay loses it", "–", "–"]
+        return [entry["reason"], "–", "–"]
     return [*_metric(entry["auroc"]), p_value(entry["auroc"]["p"])]
 
 

@@ -28,7 +28,7 @@ class Grouping(NamedTuple):
     cuts: tuple[float, ...] = ()
 
     @classmethod
-    def parse(cls, text: str, columns: Sequence[str] = ()) -> Grouping:
+    def parse(cls, text: str, columns: Sequence[str]) -> Grouping:
         """Read `sex`, `age:65` or `age:40/65`.
 
         Args:
@@ -36,9 +36,10 @@ class Grouping(NamedTuple):
             columns: Those of the cohort; one whose own name holds a colon is taken as it is.
 
         Raises:
-            ConfigError: Cuts that are no rising numbers.
+            ConfigError: Cuts that are no rising numbers, or no such column.
         """
-        if text in columns:
+        offered = tuple(c for c in columns if c not in ("stay_id", "subject_id"))
+        if text in offered:
             return cls(text)
         column, colon, rest = text.rpartition(":") if ":" in text else (text, "", "")
         try:
@@ -51,6 +52,8 @@ class Grouping(NamedTuple):
                 f"--by expects COLUMN or COLUMN:CUT/CUT with rising numbers, such as sex,age:65, "
                 f"found {text!r}."
             )
+        if column not in offered:
+            raise ConfigError(f"--by: {unknown('column', column, offered)}")
         return cls(column, cuts)
 
 
@@ -66,11 +69,8 @@ def group_names(stays: pa.Table, ids: Sequence[Any], grouping: Grouping) -> list
         Names such as `F`, `age < 65`, `age 40 to < 65`, `age >= 65`, `unknown`.
 
     Raises:
-        ConfigError: No such column, cuts of one that holds no numbers, or too many values.
+        ConfigError: Cuts of a column that holds no numbers, or too many values.
     """
-    offered = tuple(c for c in stays.column_names if c not in ("stay_id", "subject_id"))
-    if grouping.column not in offered:
-        raise ConfigError(unknown("column", grouping.column, offered))
     values = stays[grouping.column].to_pylist()
     by_stay = dict(zip(stays["stay_id"].to_pylist(), values, strict=True))
     found = [by_stay.get(stay) for stay in ids]

@@ -22,6 +22,23 @@ GRID = np.round(np.arange(0.01, 0.61, 0.01), 2)
 """Thresholds of the decision curve: what a clinician might act on."""
 
 
+def parse_rule(rule: str) -> tuple[str, float]:
+    """Read a rule of `choose`: its kind, and what it aims at (of youden 0).
+
+    Raises:
+        ConfigError: Another rule.
+    """
+    kind, _, text = rule.partition("=")
+    try:
+        aim = float(text) if text else None
+    except ValueError:
+        aim = -1.0
+    known = kind in ("youden", "sensitivity", "specificity", "p")
+    if not known or (kind == "youden") != (aim is None) or (aim is not None and not 0 <= aim <= 1):
+        raise ConfigError(f"--threshold is one of {', '.join(RULES)}; found {rule!r}.")
+    return kind, aim or 0.0
+
+
 def choose(rule: str, y: ArrayLike, p: ArrayLike) -> float:
     """Fix a threshold on validation stays; alarms are probabilities at or above it.
 
@@ -34,16 +51,8 @@ def choose(rule: str, y: ArrayLike, p: ArrayLike) -> float:
     Raises:
         ConfigError: Another rule, or stays that do not have both classes.
     """
-    kind, _, text = rule.partition("=")
-    try:
-        aim = float(text) if text else None
-    except ValueError:
-        aim = -1.0
-    known = kind in ("youden", "sensitivity", "specificity", "p")
-    if not known or (kind == "youden") != (aim is None) or (aim is not None and not 0 <= aim <= 1):
-        raise ConfigError(f"--threshold is one of {', '.join(RULES)}; found {rule!r}.")
+    kind, aim = parse_rule(rule)
     if kind == "p":
-        assert aim is not None
         return aim
     if len(np.unique(np.asarray(y))) < 2:
         raise ConfigError(
@@ -171,4 +180,4 @@ def _figures(cells: Floats) -> dict[str, Floats]:
         }
 
 
-__all__ = ["GRID", "RULES", "choose", "decision_curve", "operating_point"]
+__all__ = ["GRID", "RULES", "choose", "decision_curve", "operating_point", "parse_rule"]

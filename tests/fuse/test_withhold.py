@@ -67,3 +67,19 @@ def test_stays_that_training_left_with_a_modality_lose_it_again_in_evaluation(
     looks = Looks(drop=("report=0.5", "report=1"))
     half, whole = evaluate(run, cache, split, looks=looks, replicates=20)["missingness"]
     assert 0.3 < half["withheld"] / whole["withheld"] < 0.7
+
+
+def test_where_no_stay_loses_a_modality_no_comparison_is_recorded_but_the_reason(
+    make_cache: CacheMaker, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path)
+    options = {"model": "concat", "modalities": ("ehr",), "hidden": 4, "epochs": 1}
+    run = fuse(FuseConfig.of(options), cache)
+    (found,) = evaluate(run, cache, looks=Looks(drop=("ehr=0.5",)), replicates=20)["missingness"]
+    assert (found["withheld"], found["reason"]) == (0, "no stay has it beside another one")
+    assert not {"auroc", "aupr"} & set(found)
+    run = fuse(FuseConfig.of({**options, "modalities": ("ehr", "report")}), cache)
+    looks = Looks(drop=("report=0.000001",))
+    (found,) = evaluate(run, cache, looks=looks, replicates=20)["missingness"]
+    assert found["reason"].startswith("the share takes none of ")
+    assert not {"auroc", "aupr"} & set(found)

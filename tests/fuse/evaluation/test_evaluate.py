@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cm2.errors import DataError
+from cm2.errors import ConfigError, DataError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.evaluation.evaluate import evaluate, judge, notes
 from cm2.fuse.evaluation.looks import Looks
@@ -51,6 +51,29 @@ def test_every_look_at_the_test_stays_is_counted_and_no_other(
     for split in ("val", "test", "val", "test", "all"):
         evaluate(trained, small_cache, split, replicates=0)
     assert trained.info["looks"] == {"test": before + 2, "all": 1}
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        (Looks(by=("age:65/40",)), "rising numbers"),
+        (Looks(by=("ages",)), "--by: Unknown column 'ages'"),
+        (Looks(drop=("ehr=2",)), "--drop: expected NAME=SHARE"),
+        (Looks(drop=("ecg=0.5",)), "--drop: Unknown modality 'ecg'"),
+        (Looks(threshold="youdn"), "--threshold is one of"),
+        (Looks(recalibrate="plat"), "Did you mean 'platt'"),
+    ],
+)
+def test_a_look_that_cannot_be_meant_is_refused_before_the_run_is_loaded(
+    trained: RunDir,
+    small_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: Looks,
+    words: str,
+) -> None:
+    monkeypatch.setattr("cm2.fuse.inference.prepare", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ConfigError, match=words):
+        evaluate(trained, small_cache, looks=looks)
 
 
 def test_patterns_are_judged_one_by_one() -> None:

@@ -20,7 +20,7 @@ STAYS = pa.table(
 
 
 def test_values_are_groups_and_null_is_its_own() -> None:
-    assert group_names(STAYS, [3, 1, 2], Grouping.parse("sex")) == ["unknown", "F", "M"]
+    assert group_names(STAYS, [3, 1, 2], Grouping("sex")) == ["unknown", "F", "M"]
 
 
 def test_a_number_that_is_none_is_unknown_as_null_is() -> None:
@@ -49,27 +49,29 @@ def test_a_column_that_is_cut_twice_has_the_groups_of_both_cuts() -> None:
 
 
 def test_cuts_begin_groups() -> None:
-    found = group_names(STAYS, [1, 2, 3, 4], Grouping.parse("age:40/65"))
+    found = group_names(STAYS, [1, 2, 3, 4], Grouping.parse("age:40/65", ["age"]))
     assert found == ["age 40 to < 65", "age >= 65", "unknown", "age < 40"]
 
 
 @pytest.mark.parametrize("text", ["age:65/40", "age:x", ":3", "age:", "age:nan"])
 def test_cuts_must_be_rising_numbers(text: str) -> None:
     with pytest.raises(ConfigError, match="rising numbers"):
-        Grouping.parse(text)
+        Grouping.parse(text, STAYS.column_names)
 
 
 def test_unknown_columns_text_with_cuts_and_too_many_groups_are_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'age'"):
-        group_names(STAYS, [1], Grouping.parse("ages"))
+        Grouping.parse("ages", STAYS.column_names)
+    with pytest.raises(ConfigError, match="Unknown column 'stay_id'"):
+        Grouping.parse("stay_id", STAYS.column_names)
     with pytest.raises(ConfigError, match="holds 'F'"):
-        group_names(STAYS, [1], Grouping.parse("sex:1"))
+        group_names(STAYS, [1], Grouping("sex", (1.0,)))
     many = pa.table({"stay_id": list(range(30)), "age": [float(i) for i in range(30)]})
     with pytest.raises(ConfigError, match=r"30 groups, more than 20.*--by age:50"):
-        group_names(many, list(range(30)), Grouping.parse("age"))
+        group_names(many, list(range(30)), Grouping("age"))
     words = pa.table({"stay_id": list(range(30)), "ward": [f"ward {i}" for i in range(30)]})
     with pytest.raises(ConfigError, match=r"30 groups, more than 20.*fewer different values"):
-        group_names(words, list(range(30)), Grouping.parse("ward"))  # words cannot be cut
+        group_names(words, list(range(30)), Grouping("ward"))  # words cannot be cut
 
 
 def test_a_column_whose_name_holds_a_colon_is_named_and_cut_as_others_are() -> None:
