@@ -2,13 +2,15 @@
 
 What was tried stands in a journal in the sweep's directory. A round is trained whole before the
 next one is asked for, and the sampler of a trial is seeded by the trial's number, so a killed
-search goes on as if nothing had happened, whatever the number of processes.
+search goes on as if nothing had happened, whatever the number of processes. A proposal that was
+made before tells the sampler its result again; it costs no budget and trains nothing.
 (Bergstra et al., NeurIPS 2011.)
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +25,15 @@ from .ledger import Ledger
 from .plan import Plan
 from .spec import SweepSpec
 
+_log = logging.getLogger("cm2.fuse")
+
 JOURNAL = "journal.log"
 ROUND = 8
 """Settings that are asked for together."""
 
-_MOST_REFUSED = 200
+_MOST_IDLE = 200
+"""Proposals one after another that bring no new setting, until the search ends."""
+
 _CREATED, _ENDED = 4, 6  # a trial, in Optuna's journal
 
 
@@ -39,7 +45,7 @@ def guide(
     train: Callable[..., None],
     retry: bool = False,
 ) -> None:
-    """Ask for settings and train them until the budget is used up.
+    """Ask for settings and train them until the budget is used up, or nothing new is proposed.
 
     Args:
         sweep: Where the journal lies; this process holds its lease.
@@ -50,7 +56,7 @@ def guide(
         retry: Train the runs first that failed; the search itself has taken them for failed.
 
     Raises:
-        ConfigError: Optuna is not installed, or nearly nothing of the grid can be meant.
+        ConfigError: Optuna is not installed, or nothing that it proposes can be meant.
     """
     search = _Search(sweep, spec, plan)
     limit = (spec.runs or 0) // spec.replicates
@@ -65,7 +71,7 @@ def guide(
         ledger.reload()
         ledger.mine = range(len(plan.members))
         open_trials = search.open()
-        ledger.stage = f"setting {min(search.live(), limit)} of {limit}"
+        ledger.stage = f"setting {search.live()} of {limit}"
         if not open_trials:
             break
         wanted = {search.place[number] for number in open_trials}
@@ -74,6 +80,12 @@ def guide(
             return  # the budget of hours is used up
         scores = {one.setting: one.score for one in ledger.standings()}
         search.tell(scores)
+    if search.live() < limit:
+        _log.warning(
+            "The budget has room for %d settings, %d were tried: the last %d proposals were tried "
+            "before or cannot be meant.",
+            *(limit, search.live(), _MOST_IDLE),
+        )
     ledger.prune(ledger.mine)
 
 
@@ -87,12 +99,13 @@ class _Search:
         self._optuna = _optuna()
         self._study = _study(self._optuna, sweep.path / JOURNAL)
         self.place: dict[int, int] = {}
+        self._idle = 0
         for trial in self._trials():  # those that could not be meant too: they are counted
             self._admit(trial.number, self._chosen(self._optuna.trial.FixedTrial(trial.params)))
 
     def live(self) -> int:
-        """Trials that could be meant."""
-        return len(self.place)
+        """Settings that were proposed and can be meant."""
+        return len(self._plan.settings)
 
     def open(self) -> list[int]:
         """Trials whose result is not known yet."""
@@ -100,20 +113,24 @@ class _Search:
 
     def fill(self, limit: int) -> None:
         """Ask for settings until a round is full; one that was full before is left as it is."""
-        refused = 0
-        while self.live() < limit and (self.live() % ROUND or not self.open()):
+        while self._idle < _MOST_IDLE and self.live() < limit and not self._full():
             number = len(self._trials())
             seed = key("guided", self._spec.draw_seed, number) % 2**32
             self._study.sampler = self._sampler(seed, limit)
             trial = self._study.ask()
             if not self._admit(trial.number, self._chosen(trial)):
                 self._study.tell(trial, state=self._state.PRUNED)
-                refused += 1
-            if refused > _MOST_REFUSED:
-                raise ConfigError(
-                    f"{refused} proposals one after another cannot be meant, such as: "
-                    f"{next(iter(self._plan.expansion.refused))}. Narrow the grid by conditions."
-                )
+        if not self.live():
+            raise ConfigError(
+                f"{self._idle} proposals one after another cannot be meant, such as: "
+                f"{next(iter(self._plan.expansion.refused))}. Narrow the grid by conditions."
+            )
+
+    def _full(self) -> bool:
+        """Whether the new settings of a round stand ready to be trained."""
+        ended = {self.place.get(t.number) for t in self._trials() if t.state.is_finished()}
+        waiting = {self.place[number] for number in self.open()} - ended
+        return bool(waiting) and self.live() % ROUND == 0
 
     def tell(self, scores: dict[int, float]) -> None:
         """Tell the results of a round; a setting without one has failed."""
@@ -127,11 +144,12 @@ class _Search:
     def _admit(self, number: int, chosen: dict[str, Value]) -> bool:
         expansion = self._plan.expansion
         made = setting(self._spec.base, self._spec.axes, chosen)
+        self._idle += 1
         if isinstance(made, str):
             expansion.refused[made] += 1
             return False
         if (place := expansion.place(made)) is None:
-            place = expansion.take(made)
+            place, self._idle = expansion.take(made), 0
             self._plan.add([made])
         else:
             expansion.repeated += 1

@@ -111,10 +111,45 @@ def test_proposals_that_cannot_be_meant_are_counted_and_cost_no_budget(
     fake = Fake(plan)
     book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
     guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
-    assert len(plan.settings) <= 4  # what there is to try; the others were repeated
-    assert len(plan.settings) + plan.expansion.repeated == 6
+    assert len(plan.settings) == 4  # what there is to try
     assert all("kendall" in reason for reason in plan.expansion.refused)
     book.write_roll(plan.roll())
+
+
+@pytest.mark.parametrize("draw_seed", [0, 1])
+def test_a_proposal_that_was_made_before_costs_no_budget(
+    small_cache: Path, tmp_path: Path, draw_seed: int
+) -> None:
+    grid = ["K=1:3", "copula=frank,gumbel,clayton"]
+    more = {"search": "tpe", "budget": "16", "seeds": "0:1", "draw_seed": draw_seed}
+    spec = sweep_spec({}, grid, more)
+    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
+    labels = []
+    for stop_after in (5, 10**6):
+        plan = make_plan(spec, small_cache, Inputs(small_cache))
+        fake = Fake(plan, stop_after)
+        with suppress(Stopped):
+            guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
+        labels.append([setting.label for setting in plan.settings])
+    assert len(plan.settings) == 8  # of nine
+    assert plan.expansion.repeated > 0
+    assert labels[0] == labels[1][: len(labels[0])]
+
+
+def test_a_search_that_finds_nothing_new_ends_below_its_budget_and_says_so(
+    small_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = sweep_spec({}, ["K=1:3"], {"search": "tpe", "budget": "20"})
+    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
+    repeated = []
+    for _ in range(2):
+        plan = make_plan(spec, small_cache, Inputs(small_cache))
+        fake = Fake(plan)
+        guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
+        assert len(fake.scores) in (0, 3)
+        repeated.append(plan.expansion.repeated)
+    assert repeated[0] == repeated[1]
+    assert "room for 20 settings, 3 were tried" in caplog.text
 
 
 def test_a_search_killed_while_it_writes_its_journal_goes_on_as_if_nothing_had_happened(
