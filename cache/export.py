@@ -38,7 +38,8 @@ def export_arrays(
                                           `columns` (names of the last axis, if they have some)
     /<modality>/mask [N, L] bool          real steps or parts
     /<modality>/length [N] int32          their number
-    /labels/y_<task> [N] int8             -1 where unknown; y_<task>__<label> of several
+    /labels/y_<task> [N] int8             -1 where unknown; y_<task>__<label> of several, a `/` in
+                                          the label written %2F, as it parts groups in HDF5
     /labels/in_<task> [N] bool            whether the stay is eligible
     ```
 
@@ -174,7 +175,8 @@ def _write(path: Path, cohort: Cohort, views: Sequence[StayBlocks]) -> None:
             for column in task_columns(cohort.stays.column_names, task):
                 values = cohort.stays[column]
                 if column.startswith("y_"):
-                    _put(labels, column, np.asarray(values.fill_null(UNKNOWN), dtype=np.int8))
+                    name = column.replace("/", "%2F")
+                    _put(labels, name, np.asarray(values.fill_null(UNKNOWN), dtype=np.int8))
                 else:
                     _put(labels, column, np.asarray(values, dtype=bool))
         file.attrs["format"] = "cm2.export"

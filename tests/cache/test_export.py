@@ -80,6 +80,17 @@ def test_every_array_is_that_of_the_cache(cache: Path, tmp_path: Path) -> None:
         assert file["labels/in_aki"][:].tolist() == [True] * 2 + [False] * 6
 
 
+def test_a_slash_in_a_label_makes_no_group(cache: Path, tmp_path: Path) -> None:
+    stays = [str(i) for i in Cohort.open(cache).stays["stay_id"].to_pylist()]
+    ones = pa.array([1] * len(stays), pa.int8())
+    labels = pa.table({"stay_id": stays, "y_organs__liver": ones, "y_organs__liver/bile": ones})
+    write_labels(cache, "default", "organs", labels)
+    export_arrays(cache, tmp_path / "all.h5")
+    with h5py.File(tmp_path / "all.h5") as file:
+        for name in ("y_organs__liver", "y_organs__liver%2Fbile"):
+            assert file["labels"][name].shape == (len(stays),)
+
+
 @pytest.mark.parametrize("kind", ["series", "vector"])
 def test_blocks_of_stays_are_those_of_the_whole_view(
     cache: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["series", "vector"]
