@@ -10,7 +10,6 @@ import typer
 
 from ..console import interval, metric_table, outline, records
 from ..errors import quoted
-from ..options import words
 from ..settings import DEFAULT_CACHE
 from .shared import (
     FilmsOption,
@@ -74,6 +73,7 @@ def evaluate(
     from ..fuse.evaluation.paired import labels
     from ..fuse.evaluation.shown import shown
     from ..fuse.group import open_runs
+    from ..options import words
 
     read_films(films)
     looks = Looks(words(by or ""), tuple(drop or ()), threshold or "", recalibrate)

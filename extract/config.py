@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from .encoders import ENCODED
 MODALITIES = ("ehr", "cxr", "report", "note", "static")
 PREDICTION_HOURS = 48
 _MOST_WORKERS = 1024
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def _fraction(value: Any) -> Any:
@@ -82,7 +84,6 @@ class ExtractConfig(BaseModel):
     )
     dataset_name: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
         description="Your own data: name of the data set, own by default. Patients of one name and "
         "id count as the same patient, so give each hospital its own.",
     )
@@ -96,7 +97,6 @@ class ExtractConfig(BaseModel):
     )
     cohort: str = Field(
         default="default",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
         description="Name of the cohort inside the cache; cohorts share every encoded vector.",
     )
     splits: Path | None = Field(
@@ -332,6 +332,15 @@ class ExtractConfig(BaseModel):
         if self.level == "files" and self.own_data:
             raise ValueError("--level files is for the films of MIMIC; take --level pixels")
         return self
+
+    @field_validator("cohort", "dataset_name")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is not None and not _PLAIN.fullmatch(value):
+            raise ValueError(
+                "expected 1 to 64 letters, digits, '_', '-' or '.', the first a letter or digit"
+            )
+        return value
 
     @field_validator("encoder", "weights", mode="before")
     @classmethod

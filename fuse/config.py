@@ -286,6 +286,17 @@ class FuseConfig(BaseModel):
             # braces would be read as placeholders
             raise PydanticCustomError("method_options", "{text}", {"text": text}) from None
 
+    @field_validator(
+        *("modalities", "require", "beside", "drop", "drop_train", "trunk", "init"), mode="before"
+    )
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """A text is a list as on the command line, where NAME=VALUE keeps its commas."""
+        if not isinstance(value, str):
+            return value
+        parts = [value] if "=" in value else value.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
+
     @field_validator("modalities")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,15 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from cm2.errors import ConfigError
 from cm2.extract.config import MODALITIES, ExtractConfig
+from cm2.options import validated
+
+
+@pytest.mark.parametrize("name", ["cohort", "dataset_name"])
+def test_a_name_with_a_blank_is_told_what_a_name_may_hold(name: str) -> None:
+    with pytest.raises(ConfigError, match="letters, digits, '_', '-' or"):
+        validated(ExtractConfig, {"data": "x", name: "my own"})
 
 
 def test_a_share_of_rejects_may_be_written_in_percent() -> None:
@@ -27,6 +35,8 @@ def test_modalities_may_be_repeated_or_joined_and_all_means_all() -> None:
         {"modality": ""},
         {"max_reject": "200%"},
         {"cohort": "../up"},
+        {"cohort": "my cohort"},
+        {"dataset_name": "my hospital"},
         {"step_hours": -1},
         {"until_hours": 49},
         {"readm_rule": "any"},

@@ -89,3 +89,9 @@ def test_an_option_that_would_do_nothing_is_refused(options: dict[str, object], 
     with pytest.raises(ConfigError, match=text) as caught:
         FuseConfig.of(options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_is_a_list_as_on_the_command_line() -> None:
+    config = FuseConfig.of({"modalities": "ehr, cxr", "drop": "cxr=0.5"})
+    assert config.modalities == ("ehr", "cxr")
+    assert config.drop == ("cxr=0.5",)
