@@ -53,6 +53,21 @@ def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
         assert f" {command} " in done.stdout
 
 
+def test_an_interrupt_while_the_program_is_loaded_ends_without_a_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from cm2.__main__ import main\n"
+        "main()\n"
+    )
+    done = python(program, "--version")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "stopped; give the same command again\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_without_importing_torch(command: str) -> None:
     probe = (
