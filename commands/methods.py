@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .shared import JsonOption, bars, print_json, say
 
 _EVERYWHERE = ("model", "what", "needs", "absent modality", "options", "reference")
-_ON_A_CACHE = ("model", "parameters", "this cache", "needs", "absent modality")
+_ON_A_CACHE = ("model", "parameters", "this cache")
 
 
 def models(
@@ -50,6 +50,8 @@ def models(
             keys = _ON_A_CACHE if cache else _EVERYWHERE
             shown = [{key: _word(row[key]) for key in keys} for row in rows]
             print(records(shown))
+            if told := [line for row in rows for line in _refused(row, f"{row['model']}, ")]:
+                print("\n" + "\n".join(told))
             say("cm2 models NAME shows one with its options and presets")
     else:
         raise ConfigError(
@@ -76,13 +78,19 @@ def _word(value: object) -> object:
 
 def _show(row: dict[str, Any]) -> None:
     for key, value in row.items():
-        if key not in ("options", "presets"):
+        if key not in ("options", "presets", "not served"):
             print(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
+    for line in _refused(row):
+        print(line)
     options = [{"option": f"model.{name}", **facts} for name, facts in row["options"].items()]
     print()
     print(records(options) if options else "no options of its own")
     for name, values in row["presets"].items():
         print(f"\npreset {name}: " + (", ".join(f"{k}={v}" for k, v in values.items()) or "-"))
+
+
+def _refused(row: dict[str, Any], of: str = "") -> list[str]:
+    return [f"{of}preset {name}: {why}" for name, why in row.get("not served", {}).items()]
 
 
 def _check(name: str, as_json: bool) -> None:

@@ -72,30 +72,27 @@ def served(name: str, data: FusionData) -> dict[str, Any]:
         data: The rows of the cohort.
 
     Returns:
-        parameters: how many it learns, or a dash; this cache: yes, or the reason why not, and of
-        each preset that it cannot serve the reason.
+        parameters: how many it learns, or a dash; this cache: yes or no; not served: by preset
+        (corrected is the usual one) the reason why not.
     """
     few = model_class(name).most_modalities or len(data.specs)
     specs = data.specs[:few]
-    says = {}
+    refused = {}
     count: int | str = "–"
     for preset in presets(name):
         try:
             model = build(specs, FuseConfig.of({"model": name, "preset": preset}))
         except ConfigError as error:
-            says[preset] = str(error)
+            refused[preset] = str(error)
             continue
         if preset == "corrected":
             count = sum(math.prod(parameter.shape) for parameter in model.parameters())
-        says[preset] = model.lacks(data.parts()) or "yes"
-    told = says.pop("corrected")
-    if told == "yes":
-        told += (
-            f", {few} of {len(data.specs)} modalities at a time" if few < len(data.specs) else ""
-        )
-        refused = [f"preset {name}: {text}" for name, text in says.items() if text != "yes"]
-        told = "; ".join([told, *refused])
-    return {"parameters": count, "this cache": told}
+        if reason := model.lacks(data.parts()):
+            refused[preset] = reason
+    told = "no" if "corrected" in refused else "yes"
+    if told == "yes" and few < len(data.specs):
+        told += f", {few} of {len(data.specs)} modalities at a time"
+    return {"parameters": count, "this cache": told, "not served": refused}
 
 
 def _text(value: object) -> str:

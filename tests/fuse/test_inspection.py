@@ -18,7 +18,9 @@ def test_every_method_is_served_or_says_why_not(small_cache: Path) -> None:
     assert all(row["this cache"].startswith("yes") for row in told.values())
     assert told["single"]["this cache"] == "yes, 1 of 3 modalities at a time"
     assert told["concat"]["this cache"] == "yes"
-    assert "preset original: model.modulated = map" in told["daft"]["this cache"]
+    assert told["concat"]["not served"] == {}
+    assert told["daft"]["this cache"] == "yes"
+    assert told["daft"]["not served"]["original"].startswith("model.modulated = map")
     assert all(row["parameters"] > 0 for row in told.values())
 
 
