@@ -66,10 +66,7 @@ class Course:
         model = build(data.specs, config, len(data.targets)).to(data.device)
         state = TrainerState(model, make_optimizer(model, config))
         if not journal.resume(state):
-            if lacking := model.lacks(data.parts()):
-                raise ConfigError(f"{short(config.model)} cannot be trained on this: {lacking}.")
-            if starts:
-                model.begin(starts)
+            require_fit(model, data, starts or {})
             rows = data.rows("train")
             seen = [rows]
             if config.published.validation_in_normaliser:
@@ -166,6 +163,23 @@ class Course:
         self.state.partial = {}
 
 
+def require_fit(model: FusionModel, data: FusionData, starts: Mapping[str, Weights]) -> None:
+    """Start the encoders of a new model from weights, if it and they fit to the rows.
+
+    Args:
+        model: The model.
+        data: The rows.
+        starts: Weights by modality.
+
+    Raises:
+        ConfigError: The model cannot be trained on such rows, or weights have another shape.
+    """
+    if lacking := model.lacks(data.parts()):
+        raise ConfigError(f"{short(model.config.model)} cannot be trained on this: {lacking}.")
+    if starts:
+        model.begin(starts)
+
+
 def make_optimizer(model: FusionModel, config: FuseConfig) -> torch.optim.Optimizer:
     """Make the optimiser of a configuration; its learning rates are set before each epoch."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -225,4 +239,4 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-__all__ = ["Course", "make_optimizer", "scores", "trained"]
+__all__ = ["Course", "make_optimizer", "require_fit", "scores", "trained"]

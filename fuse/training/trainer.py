@@ -153,9 +153,15 @@ def plan(
         Directory, status (new, unfinished, finished), resolved configuration, and the rows,
         positives and availability of each split. Of a streamed run that is not finished also the
         seconds of an epoch, measured on a few stays, and the hours that all epochs take at most.
+
+    Raises:
+        ConfigError: The model cannot be trained on these rows, or start from the weights it names.
+        LeakageError: An encoder would start from one that was trained on stays to be judged.
     """
     from ..data import load
+    from ..inference import build
     from .checks import require_trainable
+    from .course import require_fit
 
     identity = identify(config, cache)
     run = RunDir(_folder(identity, cache, out))
@@ -164,6 +170,8 @@ def plan(
     data = load(cache, identity.config, identity.cohort)
     measured: dict[str, Any] = {}
     stream = identity.config.mode == "stream"
+    if not run.finished:
+        _refuse_leaks(identity, data)
     if (stream or timed) and not run.finished:
         from .estimate import SAMPLE, seconds_per_epoch
 
@@ -172,6 +180,9 @@ def plan(
         seconds = seconds_per_epoch(identity, data, sample)
         hours = seconds * identity.config.passes / 3600
         measured = {"seconds_per_epoch": round(seconds, 2), "hours_at_most": round(hours, 3)}
+    elif not run.finished:
+        model = build(data.specs, identity.config, len(data.targets))
+        require_fit(model, data, identity.starts)
     return {
         "run": str(run.path),
         "status": "finished" if run.finished else "unfinished" if begun else "new",
@@ -288,9 +299,7 @@ def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None =
     """
     from . import checks
 
-    for name, weights in identity.starts.items():
-        if weights.of_run:
-            data.refuse_leak(f"The start of {name} ({weights.note})", weights.trained.subjects)
+    _refuse_leaks(identity, data)
     counts = data.counts()
     checks.require_trainable(counts, identity.config.task)
     untrained = [name for name, parts in identity.spaces.items() if parts["untrained"]]
@@ -322,6 +331,12 @@ def begin(run: RunDir, identity: Identity, data: FusionData, sweep: str | None =
         ours = sweep if run.info.get("sweep") else None  # never take a run from its user
         run.update(status="running", sweep=ours, weights=None)
     return said
+
+
+def _refuse_leaks(identity: Identity, data: FusionData) -> None:
+    for name, weights in identity.starts.items():
+        if weights.of_run:
+            data.refuse_leak(f"The start of {name} ({weights.note})", weights.trained.subjects)
 
 
 def conclude(run: RunDir) -> None:

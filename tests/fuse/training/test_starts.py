@@ -16,7 +16,7 @@ from cm2.fuse.training import pretrain
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.ensemble import train_ensemble
 from cm2.fuse.training.state import InMemory
-from cm2.fuse.training.trainer import fuse
+from cm2.fuse.training.trainer import fuse, plan
 
 CacheMaker = Callable[..., Path]
 
@@ -66,8 +66,23 @@ def test_a_start_that_saw_a_patient_to_be_judged_is_refused(
     cache = make_cache(tmp_path / "cache")
     folds = {"model": "single", "modalities": ("ehr",), "folds": 3, "fold": 1}
     start = fuse(FuseConfig.of(SMALL | folds), cache)
-    with pytest.raises(LeakageError, match=r"The start of ehr .* in the validation or test split"):
-        fuse(config(init=(f"ehr={start.path}",)), cache)
+    for command in (plan, fuse):
+        with pytest.raises(LeakageError, match=r"The start of ehr .* validation or test split"):
+            command(config(init=(f"ehr={start.path}",)), cache)
+
+
+def test_a_run_that_cannot_begin_is_refused_by_a_dry_run_too(
+    make_cache: CacheMaker, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "cache")
+    start = fuse(FuseConfig.of(SMALL | {"model": "single", "modalities": ("ehr",)}), cache)
+    wider = config(init=(f"ehr={start.path}",), hidden=8)
+    cells = FuseConfig.of(SMALL | {"model": "daft", "preset": "original"})
+    for command in (plan, fuse):
+        with pytest.raises(ConfigError, match=r"its encoder of ehr is 4 wide.* hidden = 8"):
+            command(wider, cache)
+        with pytest.raises(ConfigError, match=r"daft cannot be trained on this: model.modulated"):
+            command(cells, cache)
 
 
 def test_vectors_that_are_read_as_they_are_have_no_start(
