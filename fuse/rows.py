@@ -179,8 +179,12 @@ class FusionData:
         """Read items ahead with so many threads; rows in memory are as they are."""
         return self
 
-    def report(self) -> dict[str, Any]:
-        """Entries of run.json about how the rows were read; none where all lie in memory."""
+    def report(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Entries of run.json about how the rows were read; none where all lie in memory.
+
+        Args:
+            info: What run.json says of earlier calls, to which this one is added.
+        """
         return {}
 
     def patterns(self, rows: Rows) -> list[str]:

@@ -120,14 +120,14 @@ class StreamData(FusionData):
         """Read items ahead with so many threads; 0 reads them when a batch is asked for."""
         return replace(self, loading=Loading(workers))
 
-    def report(self) -> dict[str, Any]:
-        """How many items this process has read, and how long training waited for them."""
-        loading = self.loading
+    def report(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """How many items this process has read for the run, and how long training waited."""
+        loading, earlier = self.loading, info.get("loading", {})
         return {
             "loading": {
-                "items": loading.items,
+                "items": earlier.get("items", 0) + loading.items,
                 "workers": loading.workers,
-                "stall_seconds": round(loading.waited, 3),
+                "stall_seconds": round(earlier.get("stall_seconds", 0.0) + loading.waited, 3),
             }
         }
 

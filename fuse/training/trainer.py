@@ -246,7 +246,7 @@ def _train(
     processes.barrier()  # the others read what the first one wrote
     for line in said if run.writes else ():
         _log.warning(line)
-    before, clock = float(run.info["seconds"]), time.monotonic()
+    before, clock = run.info, time.monotonic()
     try:
         with reproducible(identity.config.deterministic):
             journal = Commits(run, identity.digest, held)
@@ -267,7 +267,8 @@ def _train(
                 return
             finish(run, data, state, identity)
     finally:
-        run.update(seconds=round(before + time.monotonic() - clock, 3), **data.report())
+        seconds = float(before["seconds"]) + time.monotonic() - clock
+        run.update(seconds=round(seconds, 3), **data.report(before))
     conclude(run)
 
 

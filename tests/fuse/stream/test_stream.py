@@ -310,7 +310,11 @@ def test_a_finished_run_predicts_what_it_predicted_at_its_end(
 ) -> None:
     run = fuse(stream.options(), pixel_cache, tmp_path / "run")
     assert predict(RunDir.open(run.path), pixel_cache, "val").equals(run.predictions("val"))
-    assert run.info["loading"]["items"] > 0
+    whole = run.info["loading"]["items"]
+    assert whole > 0
+    paused = fuse(stream.options(), pixel_cache, tmp_path / "paused", until=1)
+    assert 0 < paused.info["loading"]["items"] < whole
+    assert fuse(stream.options(), pixel_cache, paused.path).info["loading"]["items"] == whole
 
 
 def test_a_step_with_one_film_too_small_for_batch_norms_says_so(
