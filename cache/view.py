@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, IntegrityError
 from .layout import ARRAY_VIEWS, FILM_VIEWS, extract_again
-from .reader import Store
+from .reader import Store, load, stores_of
 from .space import HOURS
 from .stays import Cohort
 
@@ -151,6 +151,13 @@ def present_items(store: Store, linked: list[list[str]], remedy: str) -> list[li
     rejected = set(store.rejects["item_id"].to_pylist())
     absent = {i for items in linked for i in items if not store.holds(i) and i not in rejected}
     if absent and store.manifest["state"] == "complete":
+        if other := _holder(store, absent):
+            modality = store.path.parent.name
+            raise ConfigError(
+                f"The cohort links {len(absent)} items of {modality}@{other}, not of "
+                f"{modality}@{store.path.name}, which was made with other options. Read "
+                f"{modality}@{other}, or give each its own cohort (cm2 extract --cohort NAME)."
+            )
         raise IntegrityError(
             f"{len(absent)} linked items are missing from {store.path}, the first is "
             f"{min(absent)!r}. {remedy}"
@@ -163,6 +170,15 @@ def present_items(store: Store, linked: list[list[str]], remedy: str) -> list[li
             remedy,
         )
     return [[item for item in items if store.holds(item)] for items in linked]
+
+
+def _holder(store: Store, items: set[str]) -> str | None:
+    """Another space of the same modality that holds all of some items."""
+    for name in stores_of(store.path.parent):
+        other = load(store.path.parent / name, f"Extract {store.path.parent.name} again.")
+        if all(map(other.holds, items)):
+            return name
+    return None
 
 
 def items_of(store: Store, distinct: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -278,6 +278,16 @@ def test_a_linked_item_may_be_missing_from_a_partial_store_alone(
         view(cache, Cohort.open(cache), "report")
 
 
+def test_a_store_that_the_cohort_no_longer_links_is_not_called_damaged(cache: Path) -> None:
+    values = np.ones((1, 2), np.float32)
+    old, new = (Space("report", "vector", {"version": i}) for i in range(2))
+    _store(cache, old, [{"values": values}])
+    _store(cache, new, [{"values": values}, {"values": values}])
+    _links(cache, [["i10"], *[[]] * 7], "report")
+    with pytest.raises(ConfigError, match=f"links 1 items of report@{new.id}, not of.*{old.id}"):
+        view(cache, Cohort.open(cache), "report", old.id)
+
+
 def test_a_modality_without_any_item_is_all_absent(cache: Path) -> None:
     _store(cache, Space("report", "vector", {}), [])
     _links(cache, [[]] * 8, "report")
