@@ -11,6 +11,12 @@ from ..cache.layout import modality_folder
 from ..cache.reader import stores_of
 from ..errors import quoted
 
+# Named, as what a finished extraction tells again comes from JSON, whose keys are sorted.
+_PLAUSIBILITY = (
+    *("variable", "unit", "measurements", "stays", "observed"),
+    *("p1", "p25", "p50", "p75", "p99"),
+)
+
 
 @dataclass(frozen=True)
 class ModalityResult:
@@ -141,9 +147,8 @@ class ExtractSummary:
             if m.timing:
                 parts.append(f"prediction time of {m.name}: {m.timing}")
             if m.plausibility:
-                columns = list(m.plausibility[0])
-                cells = [[row.get(name) for name in columns] for row in m.plausibility]
-                parts.append(table(columns, cells))
+                cells = [[row.get(name) for name in _PLAUSIBILITY] for row in m.plausibility]
+                parts.append(table(_PLAUSIBILITY, cells))
             if m.absent:
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in m.absent.items())
                 parts.append(f"stays without {m.name}: {reasons}")

@@ -64,5 +64,6 @@ def test_a_real_demo_is_plausible_and_the_table_is_kept_and_shown(
     assert "Mean blood pressure" in first.as_text()
     again = extract(config)
     assert list(again.modalities[0].plausibility) == list(first.modalities[0].plausibility)
+    assert again.as_text().split("\nvariable  ")[1] == first.as_text().split("\nvariable  ")[1]
     stored = next((tmp_path / "stores" / "ehr").rglob("provenance.json")).read_text()
     assert '"plausibility"' in stored
