@@ -103,7 +103,8 @@ class Store:
             )
         if not spaces or space_id not in (None, *spaces):
             wanted = modality if space_id is None else f"{modality}@{space_id}"
-            there = f"; there is {', '.join(spaces)}" if spaces else ""
+            held = sorted(path.name for path in folder.parent.glob("*") if stores_of(path))
+            there = f"; there is {', '.join(spaces or held)}" if spaces or held else ""
             raise DataError(
                 f"No finished store of {wanted} in {cache}{there}. Run `cm2 extract --modality "
                 f"{modality} --data ROOT --cache {quoted(cache)}` first."

@@ -54,8 +54,11 @@ def cache_gc(
     """Remove what no manifest refers to: stale temporary files, superseded shards."""
     from ..cache.upkeep import gc
 
-    for path in gc(cache, dry_run):
+    found = gc(cache, dry_run)
+    for path in found:
         print(f"{'would remove' if dry_run else 'removed'} {path}")
+    if not found:
+        print("nothing to remove")
 
 
 @cache_app.command("label")

@@ -90,7 +90,9 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_shards(
 def test_missing_items_and_stores_name_what_to_do(cache: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 2 items.*'no'.*cm2 extract --modality cxr"):
         Store.open(cache, "cxr").read(["d00", "no"])
-    with pytest.raises(DataError, match="cm2 extract --modality report --data ROOT"):
+    with pytest.raises(
+        DataError, match=r"there is cxr\. .*cm2 extract --modality report --data ROOT"
+    ):
         Store.open(cache, "report")
     with pytest.raises(DataError, match=r"there is [0-9a-f]{12}"):
         Store.open(cache, "cxr", "0" * 12)

@@ -9,9 +9,11 @@ from types import ModuleType
 import pyarrow as pa
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cm2.cache import atomic, checkpoint, upkeep
 from cm2.cache.store import Space, Store, StoreWriter
+from cm2.commands.cache import cache_app
 from cm2.errors import DataError, IntegrityError
 
 
@@ -239,3 +241,7 @@ def test_ls_calls_a_group_finished_when_its_runs_are(cache: Path, run: Path) -> 
         atomic.write_json(run / "run.json", {"status": status, "model": "cm2"})
         states += [row["state"] for row in upkeep.ls(cache) if row["name"] == group.name]
     assert states == ["finished", "unfinished"]
+
+
+def test_gc_says_so_when_nothing_is_to_remove(cache: Path) -> None:
+    assert CliRunner().invoke(cache_app, ["gc", str(cache)]).stdout == "nothing to remove\n"
