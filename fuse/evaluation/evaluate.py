@@ -75,10 +75,12 @@ def evaluate(
         metrics of the corrected probabilities).
 
     Raises:
-        ConfigError: A look that cannot be meant.
+        ConfigError: A look that cannot be meant, or a run that is not finished; no stay is judged.
         DataError: No stay of the split has a known target.
     """
     members = run.members if isinstance(run, RunGroup) else [run]
+    for member in members:
+        member.require_weights()
     for member in members:
         place, metrics = _evaluate(member, cache, split, looks, replicates, unit, progress)
     if isinstance(run, RunGroup):

@@ -15,7 +15,8 @@ from cm2.fuse.evaluation.evaluate import evaluate, judge, notes
 from cm2.fuse.evaluation.looks import Looks
 from cm2.fuse.evaluation.metrics import summary
 from cm2.fuse.inference import predict
-from cm2.fuse.rundir import RunDir
+from cm2.fuse.rundir import INFO, RunDir
+from cm2.fuse.training.groups import fuse_group
 from cm2.fuse.training.trainer import fuse
 
 from .conftest import predictions
@@ -51,6 +52,19 @@ def test_every_look_at_the_test_stays_is_counted_and_no_other(
     for split in ("val", "test", "val", "test", "all"):
         evaluate(trained, small_cache, split, replicates=0)
     assert trained.info["looks"] == {"test": before + 2, "all": 1}
+
+
+def test_a_group_with_a_run_that_is_not_finished_has_none_of_its_runs_judged(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    options = {"model": "concat", "hidden": 8, "fusion_hidden": 8, "epochs": 1}
+    group = fuse_group(FuseConfig.of(options), small_cache, (0, 1), out=tmp_path / "group")
+    first, second = group.members
+    (second.path / INFO).unlink()
+    with pytest.raises(ConfigError, match="is not finished"):
+        evaluate(group, small_cache, "test", replicates=0)
+    assert "test" not in first.info["looks"]
+    assert first.metrics("test") is None
 
 
 @pytest.mark.parametrize(
