@@ -136,18 +136,25 @@ def test_a_proposal_that_was_made_before_costs_no_budget(
     assert labels[0] == labels[1][: len(labels[0])]
 
 
+def twice(cache: Path, tmp_path: Path, grid: list[str], budget: str) -> list[tuple[Plan, Fake]]:
+    """Make one search, and go on with it when it is over."""
+    spec = sweep_spec({}, grid, {"search": "tpe", "budget": budget})
+    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
+    calls = []
+    for _ in range(2):
+        plan = make_plan(spec, cache, Inputs(cache))
+        fake = Fake(plan)
+        guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
+        calls.append((plan, fake))
+    return calls
+
+
 def test_a_search_that_finds_nothing_new_ends_below_its_budget_and_says_so(
     small_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = sweep_spec({}, ["K=1:3"], {"search": "tpe", "budget": "20"})
-    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
-    repeated = []
-    for _ in range(2):
-        plan = make_plan(spec, small_cache, Inputs(small_cache))
-        fake = Fake(plan)
-        guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
-        assert len(fake.scores) in (0, 3)
-        repeated.append(plan.expansion.repeated)
+    calls = twice(small_cache, tmp_path, ["K=1:3"], "20")
+    assert all(len(fake.scores) in (0, 3) for _, fake in calls)
+    repeated = [plan.expansion.repeated for plan, _ in calls]
     assert repeated[0] == repeated[1]
     assert "room for 20 settings, 3 were tried" in caplog.text
 
@@ -167,15 +174,8 @@ def test_a_search_killed_while_it_writes_its_journal_goes_on_as_if_nothing_had_h
 def test_a_search_that_goes_on_still_knows_what_it_left_out(
     small_cache: Path, tmp_path: Path
 ) -> None:
-    grid = ["coupling=kendall,rosenblatt", "K=1:3"]
-    spec = sweep_spec({}, grid, {"search": "tpe", "budget": "6"})
-    book = SweepDir.claim(tmp_path / "s", "x", {"spec": spec.describe()})
-    counts = []
-    for _ in range(2):
-        plan = make_plan(spec, small_cache, Inputs(small_cache))
-        fake = Fake(plan)
-        guide(book, spec, plan, fake, fake.train)  # type: ignore[arg-type]
-        counts.append((plan.expansion.refused, plan.expansion.repeated))
+    calls = twice(small_cache, tmp_path, ["coupling=kendall,rosenblatt", "K=1:3"], "6")
+    counts = [(plan.expansion.refused, plan.expansion.repeated) for plan, _ in calls]
     assert counts[0] == counts[1]
     assert counts[0][0]
 
