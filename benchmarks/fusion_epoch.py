@@ -1,4 +1,4 @@
-"""An epoch from the cache against an epoch that decodes and encodes the films again.
+"""An epoch from the cache against an epoch that reads the films, and the reports, again.
 
     python -m benchmarks.fusion_epoch [--rounds 3] [--steps 60] [--batch 32] [--small]
         [--set impute=conditional] [--out result.json]
@@ -6,14 +6,19 @@
 20,000 random stays in memory: 24 x 76 series, a vector of 512 of the film for a quarter, four
 parts of 312 of a report for 60 %; 70 % of them train. An epoch of cm2 is its steps, the renewal
 of its statistics and the validation, measured on a part of the stays and scaled by their number;
-`trained` trains the EHR's LSTM, `cached` reads a vector of 256 in its place. The end-to-end epoch
-is COMPOSED of what the same run measures: the steps of the plain way (`benchmarks.plain`, EHR
-trained, fp32) and for each training film decoding to RGB and resizing (Pillow) and ResNet34
-forward, backward and Adam in batches of 16. `real films` encodes the films there are; `published`
-also encodes a blank picture for every stay without one, as the published loop does. Reading and
-parsing of the EHR's files, and encoding of the reports, are left out of the end-to-end epoch, and
-so is its validation: its true cost is higher. It trains the film's encoder, which cm2's does not.
-One thread, ways take turns, processor's time.
+`trained` trains the EHR's LSTM, `cached` reads a vector of 256 in its place. Series and film are
+fused, and then the report too.
+
+The end-to-end epoch is COMPOSED of what the same run measures: the steps of the plain way
+(`benchmarks.plain`, EHR trained, fp32), and for each training film decoding to RGB and resizing
+(Pillow) and ResNet34 forward, backward and Adam in batches of 16. `films` encodes the films there
+are; `published` also encodes a blank picture for every stay without one, as the published loop
+does. With the report, `and reports` adds what it takes to fine-tune its encoder: TinyBERT's shape,
+forward, backward and Adam over 16 reports of four sections, each of the mean length assumed of real
+ones, so that nothing is padded (the published loop pads each to 512). Reading and parsing of the
+EHR's files and validation are left out of the end-to-end epoch: its true cost is higher. It trains
+the encoders, which cm2's does not. One thread, all ways take turns, processor's time; ratios are
+those of a round, so that a clock that changes disturbs both sides.
 """
 
 from __future__ import annotations
@@ -32,7 +37,10 @@ from typing import Any
 import numpy as np
 import torch
 from torchvision import models
+from transformers import BertConfig
 
+from cm2.extract.encoders.text import SHAPES
+from cm2.extract.encoders.text_network import build
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import forward
 from cm2.fuse.rows import FusionData
@@ -46,7 +54,12 @@ from .plain import make_plain
 from .sweep_ensemble import started
 from .timing import Work, in_turns, load_average
 
-FILM_BATCH = 16
+FILM_BATCH = REPORT_BATCH = 16
+WARM_STEPS = 4
+"""Of an encoder: until then its memory grows, and a step takes up to twice as long."""
+SECTIONS, SECTION_TOKENS = 4, 43
+CASES = (("cxr",), ("cxr", "report"))
+"""What is fused with the series."""
 
 
 def part_of(data: FusionData, training: int) -> FusionData:
@@ -64,18 +77,34 @@ def epoch(course: Course, data: FusionData) -> None:
     forward(course.model, data, data.rows("val"))
 
 
-def film_training() -> Callable[[], None]:
+def film_training() -> Work:
     """One step of ResNet34 on a batch of pictures."""
     torch.manual_seed(0)
     network = models.resnet34(weights=None, num_classes=1)
-    optimizer = torch.optim.Adam(network.parameters())
     pictures = torch.rand(FILM_BATCH, 3, 224, 224)
+    return _training(network, lambda: network(pictures))
+
+
+def report_training(**shape: int) -> Work:
+    """One step of the text encoder on the sections of a batch of reports."""
+    config = BertConfig(**shape)
+    network = build(config).train()
+    draws = torch.Generator().manual_seed(0)
+    size = (SECTIONS * REPORT_BATCH, SECTION_TOKENS)
+    tokens = torch.randint(config.vocab_size, size, generator=draws)
+    return _training(network, lambda: network(tokens).last_hidden_state[:, 0])
+
+
+def _training(network: torch.nn.Module, output: Callable[[], torch.Tensor]) -> Work:
+    optimizer = torch.optim.Adam(network.parameters())
 
     def step() -> None:
         optimizer.zero_grad()
-        network(pictures).square().mean().backward()
+        output().square().mean().backward()
         optimizer.step()
 
+    for _ in range(WARM_STEPS):
+        step()
     return step
 
 
@@ -97,61 +126,82 @@ def main() -> None:
     hidden = 16 if args.small else 256
     base = {"hidden": hidden, "fusion_hidden": 2 * hidden, "batch_size": args.batch}
     base |= dict(word.split("=", 1) for word in args.set)
-    fp32, bf16 = (FuseConfig.of({**base, "precision": name}) for name in ("fp32", "bf16"))
-    works: dict[str, Work] = {}
+    configs = [FuseConfig.of({**base, "precision": name}) for name in ("fp32", "bf16")]
+    contents = films(None, args.count)
+    works: dict[str, Work] = {
+        "decode": lambda: [published(content) for content in contents],
+        "film": film_training(),
+        "report": report_training(**SHAPES["bert2x128" if args.small else "tinybert"]),
+    }
     with reproducible(False):
-        kept: dict[str, FusionData] = {}
-        for encoder, name in (("trained", "ehr"), ("cached", "ehr_vector")):
-            data = cohort(args.stays, (name, "cxr", "report"))
-            kept[encoder] = part_of(data, args.steps * args.batch)
-            for config in (fp32, bf16):
-                works[f"{encoder} {config.precision}"] = _epoch(config, kept[encoder])
-        training = len(data.rows("train"))
-        there = int(data.whole.available[data.rows("train"), 1].sum())
-        scale = training / len(kept["trained"].rows("train"))
-        plain, part = make_plain(started([fp32], kept["trained"])[0]), kept["trained"]
-        works["plain"] = lambda: train_epoch(plain, part)
-        own = in_turns(works, args.rounds)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        contents = films(None, args.count)
-        image = in_turns(
-            {"decode": lambda: [published(c) for c in contents], "encode": film_training()},
-            args.rounds,
-        )
-    epochs = {
-        name: [scale * cpu for cpu, _ in pairs] for name, pairs in own.items() if name != "plain"
-    }
-    decode = statistics.median(cpu for cpu, _ in image["decode"]) / args.count
-    encode = statistics.median(cpu for cpu, _ in image["encode"]) / FILM_BATCH
-    steps = scale * statistics.median(cpu for cpu, _ in own["plain"])
-    whole = {
-        "real films": steps + there * (decode + encode),
-        "published": steps + there * decode + training * encode,
-    }
-    print(f"{args.stays} stays, {training} train, {there} of them with a film; width {hidden}")
-    print(f"measured on {args.steps} steps of {args.batch}, scaled by {scale:.2f}")
-    print(f"a film: decode {1e3 * decode:.1f} ms, ResNet34 {1e3 * encode:.1f} ms")
-    print(f"end to end, composed: {steps:.0f} s of plain steps + films = ", end="")
-    print(", ".join(f"{seconds:.0f} s ({name})" for name, seconds in whole.items()))
-    print(f"peak memory of all cached ways together {peak:.2f} GiB\n")
-    print("| EHR, precision | epoch, s (range) | real films / epoch | published / epoch |")
-    print("|---|---|---|---|")
-    for name, seconds in epochs.items():
-        middle = statistics.median(seconds)
-        extent = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        factors = " | ".join(f"{seconds / middle:.0f}" for seconds in whole.values())
-        print(f"| {name} | {extent} | {factors} |")
+        for others in CASES:
+            for encoder, name in (("trained", "ehr"), ("cached", "ehr_vector")):
+                data = part_of(cohort(args.stays, (name, *others)), args.steps * args.batch)
+                for config in configs:
+                    works[_label(others, encoder, config.precision)] = _epoch(config, data)
+                if encoder == "trained":
+                    works[_label(others, "plain")] = _plain(configs[0], data)
+        times = in_turns(works, args.rounds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    whole = cohort(args.stays, ("ehr", "cxr", "report"))
+    rows = whole.rows("train")
+    stays = len(rows)
+    with_film, with_report = (int(n) for n in whole.whole.available[rows, 1:].sum(0))
+    seconds = {name: np.array([cpu for cpu, _ in pairs]) for name, pairs in times.items()}
+    scale = stays / (args.steps * args.batch)
+    decode = seconds["decode"] / args.count
+    film, report = seconds["film"] / FILM_BATCH, seconds["report"] / REPORT_BATCH
+    print(
+        f"{args.stays} stays, {stays} train, {with_film} with a film, {with_report} with a report"
+    )
+    print(f"width {hidden}; {args.steps} steps of {args.batch}, scaled by {scale:.2f}")
+    print(f"a film: decode {_spread(1e3 * decode)} ms, ResNet34 {_spread(1e3 * film)} ms")
+    print(f"a report: text encoder {_spread(1e3 * report)} ms")
+    print(f"peak memory of all ways together {peak:.2f} GiB")
+    result: dict[str, Any] = {"seconds": {n: s.tolist() for n, s in seconds.items()}, "peak": peak}
+    for others in CASES:
+        steps = scale * seconds[_label(others, "plain")]
+        end_to_end = {
+            "films": steps + with_film * (decode + film),
+            "published": steps + with_film * decode + stays * film,
+        }
+        if "report" in others:
+            end_to_end["films and reports"] = end_to_end["films"] + with_report * report
+        print(f"\nseries, {', '.join(others)}: end to end, composed: ", end="")
+        print("; ".join(f"{name} {_spread(s)} s" for name, s in end_to_end.items()), "\n")
+        print("| EHR, precision | epoch, s |" + "".join(f" {n} / epoch |" for n in end_to_end))
+        print("|---|---|" + "---|" * len(end_to_end))
+        for encoder in ("trained", "cached"):
+            for config in configs:
+                own = scale * seconds[_label(others, encoder, config.precision)]
+                factors = "".join(f" {_spread(s / own)} |" for s in end_to_end.values())
+                print(f"| {encoder} {config.precision} | {_spread(own)} |{factors}")
     load = load_average()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     print(f"\nload {load:.1f} on {os.cpu_count()} cores, 1 thread, {versions}")
     if args.out:
-        result: dict[str, Any] = {"epochs": epochs, "end to end": whole, "peak": peak}
         args.out.write_text(json.dumps({**result, "load": load, "versions": versions}, indent=1))
+
+
+def _label(others: tuple[str, ...], *way: str) -> str:
+    return " ".join((*others, *way))
+
+
+def _spread(values: np.ndarray) -> str:
+    """Median and range over the rounds."""
+    middle, low, high = statistics.median(values), values.min(), values.max()
+    digits = 0 if middle >= 100 else 1
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _epoch(config: FuseConfig, data: FusionData) -> Work:
     course = started([config], data)[0]
     return lambda: epoch(course, data)
+
+
+def _plain(config: FuseConfig, data: FusionData) -> Work:
+    course = make_plain(started([config], data)[0])
+    return lambda: train_epoch(course, data)
 
 
 if __name__ == "__main__":
