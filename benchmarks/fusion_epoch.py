@@ -1,7 +1,7 @@
 """An epoch from the cache against an epoch that reads the films, and the reports, again.
 
     python -m benchmarks.fusion_epoch [--rounds 3] [--steps 60] [--batch 32] [--small]
-        [--set impute=conditional] [--out result.json]
+        [--set impute=conditional] [--compile] [--out result.json]
 
 20,000 random stays in memory: 24 x 76 series, a vector of 512 of the film for a quarter, four
 parts of 312 of a report for 60 %; 70 % of them train. An epoch of cm2 is its steps, the renewal
@@ -31,6 +31,7 @@ import resource
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import forward
 from cm2.fuse.rows import FusionData
 from cm2.fuse.training.allocator import keep_freed_memory
+from cm2.fuse.training.compiled import compile_forward
 from cm2.fuse.training.course import Course
 from cm2.fuse.training.loop import reproducible, train_epoch
 
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="pictures that are decoded")
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--compile", action="store_true", help="compile cm2's steps")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     keep_freed_memory()  # as every process of cm2 that trains
@@ -138,9 +141,14 @@ def main() -> None:
             for encoder, name in (("trained", "ehr"), ("cached", "ehr_vector")):
                 data = part_of(cohort(args.stays, (name, *others)), args.steps * args.batch)
                 for config in configs:
-                    works[_label(others, encoder, config.precision)] = _epoch(config, data)
+                    course = started([config], data)[0]
+                    if args.compile:
+                        course.compiled = compile_forward(course.model, data.device)
+                    label = _label(others, encoder, config.precision)
+                    works[label] = partial(epoch, course, data)
                 if encoder == "trained":
-                    works[_label(others, "plain")] = _plain(configs[0], data)
+                    plain = make_plain(started([configs[0]], data)[0])
+                    works[_label(others, "plain")] = partial(train_epoch, plain, data)
         times = in_turns(works, args.rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     whole = cohort(args.stays, ("ehr", "cxr", "report"))
@@ -192,16 +200,6 @@ def _spread(values: np.ndarray) -> str:
     middle, low, high = statistics.median(values), values.min(), values.max()
     digits = 0 if middle >= 100 else 1
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _epoch(config: FuseConfig, data: FusionData) -> Work:
-    course = started([config], data)[0]
-    return lambda: epoch(course, data)
-
-
-def _plain(config: FuseConfig, data: FusionData) -> Work:
-    course = make_plain(started([config], data)[0])
-    return lambda: train_epoch(course, data)
 
 
 if __name__ == "__main__":

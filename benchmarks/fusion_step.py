@@ -1,6 +1,6 @@
 """The fusion step of cm2 against the plain way, and against its own matrix products.
 
-    python -m benchmarks.fusion_step [--rounds 5] [--small] [--out result.json]
+    python -m benchmarks.fusion_step [--rounds 5] [--small] [--compile] [--out result.json]
 
 `plain` is the same model, losses and trainer with `nn.LSTM` and `Adam` with its defaults, in
 fp32; `fp32` and `bf16` are cm2 as it stands, with Adam too. Before anything is timed the mean
@@ -20,6 +20,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.rows import FusionData
 from cm2.fuse.training.allocator import keep_freed_memory
+from cm2.fuse.training.compiled import compile_forward
 from cm2.fuse.training.loop import reproducible, train_epoch
 
 from .cohorts import cohort
@@ -63,7 +65,9 @@ def trained_on(rows: int, names: tuple[str, ...]) -> FusionData:
     return data
 
 
-def measure(encoder: str, batch: int, K: int, hidden: int, rounds: int) -> dict[str, Any]:
+def measure(
+    encoder: str, batch: int, K: int, hidden: int, rounds: int, compiled: bool
+) -> dict[str, Any]:
     """Processor seconds a step of every way, by round."""
     names = ("ehr" if encoder == "trained" else "ehr_vector", "cxr")
     data, one = trained_on(ROWS, names), trained_on(batch, names)
@@ -81,10 +85,12 @@ def measure(encoder: str, batch: int, K: int, hidden: int, rounds: int) -> dict[
         assert abs(found - value) <= 1e-3 * (1 + abs(value)), f"{name}: {found} against {value}"
     works: dict[str, Work] = {}
     for name, course in courses.items():
+        if compiled and name != "plain":
+            course.compiled = compile_forward(course.model, data.device)
         works[name] = lambda course=course: train_epoch(course, data)
         if name != "plain":
             with Recorder() as recorder:
-                train_epoch(course, one)
+                train_epoch(replace(course, compiled=None), one)
             assert recorder.products
             works[f"products {name}"] = lambda recorder=recorder: again(recorder, steps)
     times = in_turns(works, rounds)
@@ -108,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="seconds: shows that it runs")
+    parser.add_argument("--compile", action="store_true", help="compile cm2's steps")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     keep_freed_memory()  # as every process of cm2 that trains
@@ -124,7 +131,7 @@ def main() -> None:
     for encoder in ("cached", "trained"):
         for batch, K in cases:
             with reproducible(False):
-                seconds = measure(encoder, batch, K, hidden, rounds)
+                seconds = measure(encoder, batch, K, hidden, rounds, options.compile)
             middle = [
                 f"{1e3 * statistics.median(seconds[w]):.1f}" for w in ("plain", "fp32", "bf16")
             ]

@@ -319,7 +319,8 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         )
         ahead = typer.Option(help="Threads that read items ahead in mode stream.", min=0, max=64)
         compiled = typer.Option(
-            "--compile", help="Mode stream: compile the encoders (torch.compile) for speed."
+            "--compile",
+            help="Compile the steps (torch.compile) for speed, in mode stream the encoders.",
         )
         first = typer.Option(
             help="Train the encoder of a modality alone first, on the task or another one, and "

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..readable import readable
+from ..readable import mapped, readable
 
 _log = logging.getLogger("cm2.fuse")
+_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 LONG = 8
 """Steps of a series from which on the LSTM of oneDNN is faster than the steps written out."""
@@ -91,7 +92,7 @@ class LSTM(nn.Module):
             getattr(self, f"{w}_l{layer}") for w in ("weight_ih", "weight_hh", "bias")
         )
         if _suits_onednn(x, mask, into):
-            return _read_with_onednn(x, mask, into, back, bias)
+            return read_with_onednn(x, mask, into, back, bias)
         # Steps first, so that each is one block of memory; states stay in their own precision.
         # Cast step by step, so that their gradients are put together in the shorter one.
         steps = nn.functional.linear(x.transpose(0, 1), into, bias).unbind(0)
@@ -130,12 +131,12 @@ def _suits_onednn(x: Tensor, mask: Tensor, weights: Tensor) -> bool:
         mask.shape[1] >= LONG
         and weights.device.type == "cpu"
         and weights.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and all(readable(part) for part in (x, mask, weights))
+        and _ONEDNN
+        and not any(mapped(part) for part in (x, mask, weights))
     )
 
 
-def _read_with_onednn(x: Tensor, mask: Tensor, into: Tensor, back: Tensor, bias: Tensor) -> Tensor:
+def read_with_onednn(x: Tensor, mask: Tensor, into: Tensor, back: Tensor, bias: Tensor) -> Tensor:
     """States after each step, ``(B, L, hidden)``; equal to skipping the masked ones.
 
     oneDNN knows no masks. Rows without a step that counts are left out; steps of the others that

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
-from ...errors import ConfigError
 from ..models.interface import FusionModel
+from ..training.compiled import require_compiler
 from .model import Streamed
 
 
@@ -22,24 +21,10 @@ def compile_trunks(model: FusionModel, device: torch.device) -> None:
     Raises:
         ConfigError: There is no compiler for the device.
     """
-    _require_compiler(device)
+    require_compiler(device)
     for trunk in cast(Streamed, model).trunks:
         network: Any = trunk.network
         network.compile(dynamic=True)  # every batch has another number of films
-
-
-def _require_compiler(device: torch.device) -> None:
-    """Compile something small: otherwise a lack would show somewhere in the first step."""
-    try:
-        torch.compile(lambda x: 2 * x + 1)(torch.ones(2, device=device))
-    except TorchDynamoException as error:
-        needed = "a C++ compiler (g++, or one that CXX names)"
-        if device.type == "cuda":
-            needed = "Triton, and a C compiler (gcc, or one that CC names)"
-        raise ConfigError(
-            f"--compile needs {needed} that works here, and torch could not use any. Install it, "
-            "or leave out --compile: only speed is lost."
-        ) from error
 
 
 __all__ = ["compile_trunks"]

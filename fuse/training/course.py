@@ -6,7 +6,7 @@ A single run and a member of an ensemble take the same course; they differ in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from ..config import FuseConfig
 from ..evaluation.metrics import auroc, average_precision, macro
 from ..inference import build, probabilities
 from ..methods import short
-from ..models.interface import FusionModel, FusionOutput
+from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
 from ..rows import FusionData
 from .history import best_epoch, ended, learning_rate
 from .state import Journal, TrainerState
@@ -38,10 +38,12 @@ class Course:
     Attributes:
         state: What the next epoch depends on.
         journal: Where every whole epoch is kept.
+        compiled: What stands in for the model in steps of whole batches, if anything does.
     """
 
     state: TrainerState
     journal: Journal
+    compiled: Callable[[FusionBatch, Hyper], FusionOutput] | None = None
 
     @classmethod
     def open(

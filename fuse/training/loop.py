@@ -47,17 +47,22 @@ def train(
         starts: Weights in files from which the encoders of a new run start, by modality.
         until: Pause after so many epochs; None goes on to the end.
         every: Steps after which an epoch that is under way is kept too; 0 for never.
-        compiled: Compile the encoders of a streamed run.
+        compiled: Compile the steps, in mode stream the encoders.
 
     Raises:
-        ConfigError: A loss, a gradient or a statistic is not finite, or there is no compiler.
+        ConfigError: A loss, a gradient or a statistic is not finite, or nothing can be compiled.
         Interrupted: A stop was requested; the same call continues.
     """
     course = Course.open(config, data, journal, starts)
     if compiled:  # imports the compiler, which takes seconds
-        from ..stream.compiled import compile_trunks
+        if config.mode == "stream":
+            from ..stream.compiled import compile_trunks
 
-        compile_trunks(course.model, data.device)
+            compile_trunks(course.model, data.device)
+        else:
+            from .compiled import compile_forward
+
+            course.compiled = compile_forward(course.model, data.device)
     rows, judged_on = data.rows("train"), data.rows("val")
     unit = "solutions" if config.options.candidates() else "epochs"
     with progress(f"fuse {short(config.model)}", config.passes, unit) as advance:
@@ -136,10 +141,12 @@ def _steps(course: Course, data: FusionData) -> Iterator[tuple[int, Meter]]:
     batches = data.batches(left, config.batch_size, noise, config.seed, epoch)
     for step, batch in enumerate(batches, done + 1):
         total = torch.zeros((), dtype=torch.float64, device=data.device)
+        whole = len(batch.y) == config.batch_size
+        network = course.compiled if course.compiled and whole else model
         for objective in model.objectives(hyper):
             optimizer.zero_grad(set_to_none=True)
             with precision(config, data.device):
-                output: FusionOutput = model(batch, hyper)
+                output: FusionOutput = network(batch, hyper)
             loss = objective.total(output.losses)
             loss.backward()  # type: ignore[no-untyped-call]
             model.combine_gradients()

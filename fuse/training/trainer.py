@@ -70,7 +70,8 @@ def fuse(
             the run over for good.
         save_steps: Steps after which an epoch that is under way is stored too; 0 for never.
         workers: Threads that read items ahead in mode stream.
-        compiled: Compile the encoders in mode stream; what they compute is the same to rounding.
+        compiled: Compile the steps, in mode stream the encoders; what they compute is the same to
+            rounding.
 
     Raises:
         ConfigError: The configuration cannot be meant, `out` holds another run, or there is nothing
@@ -236,11 +237,6 @@ def _train(
         raise ConfigError(
             "trunk_norm = 'sync' averages batch norms over processes on GPUs only. On a CPU take "
             "frozen, or a network with group norm such as resnet34_gn."
-        )
-    if job.compiled and identity.config.mode != "stream":
-        raise ConfigError(
-            "--compile is about the encoders of mode = 'stream', and this run reads what they "
-            "made: leave it out."
         )
     said = begin(run, identity, data, job.sweep)
     processes.barrier()  # the others read what the first one wrote

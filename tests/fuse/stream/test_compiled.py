@@ -1,8 +1,7 @@
-"""Compiled encoders: the same run, the same numbers to rounding, and a plain word without them."""
+"""Compiled encoders: the same run, the same numbers to rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cm2.errors import ConfigError
-from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import predict
 from cm2.fuse.rundir import BEST
 from cm2.fuse.training.trainer import fuse
@@ -33,24 +30,3 @@ def test_a_compiled_run_is_the_same_run_to_rounding(
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
     p, q = (predict(run, pixel_cache).column("p").to_numpy() for run in (compiled, plain))
     np.testing.assert_allclose(p, q, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_without_a_compiler_the_error_says_what_to_do(
-    pixel_cache: Path, stream: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    torch.compiler.reset()
-    config = stream.options(model="concat")
-    with pytest.raises(ConfigError, match="leave out --compile"):
-        fuse(config, pixel_cache, tmp_path / "run", compiled=True)
-
-
-def test_a_cached_run_has_nothing_to_compile(
-    make_cache: Callable[..., Path], tmp_path: Path
-) -> None:
-    cache = make_cache(tmp_path / "cache", 24, ("ehr",))
-    config = FuseConfig.of({"model": "concat", "modalities": ("ehr",)})
-    with pytest.raises(ConfigError, match="--compile is about the encoders"):
-        fuse(config, cache, compiled=True)

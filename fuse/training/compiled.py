@@ -1,0 +1,80 @@
+"""Steps compiled by torch.compile: the same values to rounding, in fewer and larger kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from ...errors import ConfigError
+from ..methods import short
+from ..models import layers
+from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
+
+Forward = Callable[[FusionBatch, Hyper], FusionOutput]
+
+
+def compile_forward(model: FusionModel, device: torch.device) -> Forward:
+    """Compile what a model computes of a batch in a step; the model itself stays as it is.
+
+    It is compiled for the shapes of the first batch, so that every batch of another size (the
+    last one of an epoch) is better given to the model.
+
+    Args:
+        model: The model.
+        device: Where it computes.
+
+    Raises:
+        ConfigError: There is no compiler for the device, or the method takes no steps; when the
+            result is first called, the compiler cannot compile it.
+    """
+    name = short(model.config.model)
+    if model.config.options.candidates():
+        raise ConfigError(f"{name} is fitted as a whole and takes no steps: leave out --compile.")
+    require_compiler(device)
+    # Within a graph oneDNN's LSTM would be taken apart into steps, which are slower.
+    apart: Any = torch.compiler.disable
+    layers.read_with_onednn = apart(layers.read_with_onednn)
+    network = torch.compile(model.forward, dynamic=False)
+    # What the compiler says of itself, forward and backward.
+    warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)")
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+
+    def forward(batch: FusionBatch, hyper: Hyper) -> FusionOutput:
+        try:
+            output: FusionOutput = network(batch, hyper)
+        except TorchDynamoException as error:
+            raise ConfigError(
+                f"torch.compile cannot compile {name} here. Leave out --compile: only speed is "
+                "lost."
+            ) from error
+        return output
+
+    return forward
+
+
+def require_compiler(device: torch.device) -> None:
+    """Compile something small: otherwise a lack would show somewhere in the first step.
+
+    Args:
+        device: Where it is to compute.
+
+    Raises:
+        ConfigError: There is no compiler for the device.
+    """
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(2, device=device))
+    except TorchDynamoException as error:
+        needed = "a C++ compiler (g++, or one that CXX names)"
+        if device.type == "cuda":
+            needed = "Triton, and a C compiler (gcc, or one that CC names)"
+        raise ConfigError(
+            f"--compile needs {needed} that works here, and torch could not use any. Install it, "
+            "or leave out --compile: only speed is lost."
+        ) from error
+
+
+__all__ = ["Forward", "compile_forward", "require_compiler"]
