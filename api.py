@@ -58,6 +58,7 @@ def fuse(
     out: Place | None = None,
     seeds: Sequence[int] | str | int = (),
     device: str = "auto",
+    compiled: bool = False,
     **options: Any,
 ) -> RunDir | RunGroup:
     """Stage two: train one run, or a group of them, and judge it on the validation stays.
@@ -67,6 +68,7 @@ def fuse(
         out: Directory of the run or group; by default one place per identity.
         seeds: Train one run for each seed; `0:4`, or one number, as on the command line too.
         device: auto, cpu, cuda or cuda:INDEX.
+        compiled: Compile the steps, as `--compile` does.
         options: The options of `cm2 fuse`: `task`, `model`, `copula`, `preset` and so on. `folds`
             without `fold` trains every fold.
 
@@ -74,7 +76,8 @@ def fuse(
         The run; a group for several seeds or folds.
 
     Raises:
-        ConfigError: An unknown option, or options that contradict each other.
+        ConfigError: An unknown option, options that contradict each other, or nothing to compile
+            or to compile with.
         DataError: There is nothing to train or to choose by.
     """
     from .fuse.config import FuseConfig
@@ -85,11 +88,10 @@ def fuse(
     every_fold = config.folds > 0 and "fold" not in options
     if isinstance(seeds, str | int):
         seeds = groups.parse_seeds(str(seeds)) if seeds != "" else ()
+    how: dict[str, Any] = {"device": device, "compiled": compiled}
     if seeds or every_fold:
-        return groups.fuse_group(
-            config, Path(cache), tuple(seeds), every_fold, place, device=device
-        )
-    return trainer.fuse(config, Path(cache), place, device=device)
+        return groups.fuse_group(config, Path(cache), tuple(seeds), every_fold, place, **how)
+    return trainer.fuse(config, Path(cache), place, **how)
 
 
 def sweep(

@@ -320,7 +320,8 @@ def configured(command: str, function: Callable[..., None]) -> Callable[..., Non
         ahead = typer.Option(help="Threads that read items ahead in mode stream.", min=0, max=64)
         compiled = typer.Option(
             "--compile",
-            help="Compile the steps (torch.compile) for speed, in mode stream the encoders.",
+            help="Compile the steps (torch.compile) for speed, in mode stream the encoders; it "
+            "takes a minute or so before the first step.",
         )
         first = typer.Option(
             help="Train the encoder of a modality alone first, on the task or another one, and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +66,8 @@ def require_compiler(device: torch.device) -> None:
     Raises:
         ConfigError: There is no compiler for the device.
     """
+    # Where there is no CUDA it would say so on its own.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         torch.compile(lambda x: 2 * x + 1)(torch.ones(2, device=device))
     except TorchDynamoException as error:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._inductor import config as inductor
 
+import cm2
 from cm2.errors import ConfigError
 from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import build
@@ -48,16 +50,15 @@ def test_without_a_compiler_the_error_says_what_to_do(
     small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     torch.compiler.reset()
-    with pytest.raises(ConfigError, match="leave out --compile"):
+    missing = inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with missing, pytest.raises(ConfigError, match="leave out --compile"):
         fuse(FuseConfig.of(TINY), small_cache, tmp_path / "run", compiled=True)
 
 
 def test_a_method_without_steps_has_nothing_to_compile(small_cache: Path, tmp_path: Path) -> None:
-    config = FuseConfig.of({"model": "logistic"})
     with pytest.raises(ConfigError, match="logistic is fitted as a whole"):
-        fuse(config, small_cache, tmp_path / "run", compiled=True)
+        cm2.fuse(small_cache, out=tmp_path / "run", model="logistic", compiled=True)
 
 
 @pytest.mark.slow
