@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import torch
 
+from ..compiler import require_compiler
 from ..models.interface import FusionModel
-from ..training.compiled import require_compiler
 from .model import Streamed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from ...errors import ConfigError
+from ..compiler import require_compiler
 from ..methods import short
 from ..models import layers
 from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
@@ -57,27 +57,4 @@ def compile_forward(model: FusionModel, device: torch.device) -> Forward:
     return forward
 
 
-def require_compiler(device: torch.device) -> None:
-    """Compile something small: otherwise a lack would show somewhere in the first step.
-
-    Args:
-        device: Where it is to compute.
-
-    Raises:
-        ConfigError: There is no compiler for the device.
-    """
-    # Where there is no CUDA it would say so on its own.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    try:
-        torch.compile(lambda x: 2 * x + 1)(torch.ones(2, device=device))
-    except TorchDynamoException as error:
-        needed = "a C++ compiler (g++, or one that CXX names)"
-        if device.type == "cuda":
-            needed = "Triton, and a C compiler (gcc, or one that CC names)"
-        raise ConfigError(
-            f"--compile needs {needed} that works here, and torch could not use any. Install it, "
-            "or leave out --compile: only speed is lost."
-        ) from error
-
-
-__all__ = ["Forward", "compile_forward", "require_compiler"]
+__all__ = ["Forward", "compile_forward"]
