@@ -40,7 +40,7 @@ def estimate(spec: SweepSpec, cache: Path, how: How) -> dict[str, Any]:
     facts: dict[str, Any] = {"search": spec.search}
     if spec.search == "tpe":
         settings = (spec.runs or 0) // spec.replicates
-        facts |= {"settings": settings, "runs": settings * spec.replicates}
+        facts |= {"settings at most": settings, "runs at most": settings * spec.replicates}
         return facts | {"hours": "not known: a guided search chooses as it goes"}
     plan = make_plan(spec, cache, inputs)
     mine = share(plan, how.shard)

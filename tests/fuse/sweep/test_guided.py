@@ -14,6 +14,7 @@ import pytest
 from cm2.errors import ConfigError
 from cm2.fuse.identity import Inputs
 from cm2.fuse.sweep.book import SweepDir
+from cm2.fuse.sweep.estimate import estimate
 from cm2.fuse.sweep.guided import JOURNAL, ROUND, guide
 from cm2.fuse.sweep.index import Standing, rows
 from cm2.fuse.sweep.plan import Plan, make_plan
@@ -207,3 +208,11 @@ def test_a_guided_sweep_tries_failed_runs_again(make_cache: CacheMaker, tmp_path
         statuses.append([row["status"] for row in rows(found)])
     assert statuses == [["finished", "failed", "finished"], ["finished"] * 3]
     assert not found.failures()
+
+
+def test_its_estimate_is_a_bound_and_says_so(small_cache: Path) -> None:
+    spec = sweep_spec({"search": "tpe", "budget": 61, "seeds": "0:1"}, ["K=1:3"], {})
+    found = estimate(spec, small_cache, How())
+    assert found["settings at most"] == 30
+    assert found["runs at most"] == 60
+    assert "settings" not in found  # three are all there are
