@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,16 +30,12 @@ def compile_forward(model: FusionModel, device: torch.device) -> Forward:
         device: Where it computes.
 
     Raises:
-        ConfigError: There is no compiler for the device, or the method takes no steps; when the
-            result is first called, the compiler cannot compile it.
+        ConfigError: There is no compiler for the device; when the result is first called, the
+            compiler cannot compile it.
     """
     name = short(model.config.model)
-    if model.config.options.candidates():
-        raise ConfigError(f"{name} is fitted as a whole and takes no steps: leave out --compile.")
     require_compiler(device)
-    # Within a graph oneDNN's LSTM would be taken apart into steps, which are slower.
-    apart: Any = torch.compiler.disable
-    layers.read_with_onednn = apart(layers.read_with_onednn)
+    _keep_onednn_whole()
     network = torch.compile(model.forward, dynamic=False)
     # What the compiler says of itself, forward and backward.
     warnings.filterwarnings("ignore", module=r"torch\._(dynamo|inductor)")
@@ -55,6 +52,13 @@ def compile_forward(model: FusionModel, device: torch.device) -> Forward:
         return output
 
     return forward
+
+
+@cache
+def _keep_onednn_whole() -> None:
+    """Leave oneDNN's LSTM out of graphs, once: there it would be taken apart into slower steps."""
+    apart: Any = torch.compiler.disable
+    layers.read_with_onednn = apart(layers.read_with_onednn)
 
 
 __all__ = ["Forward", "compile_forward"]

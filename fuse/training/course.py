@@ -6,10 +6,10 @@ A single run and a member of an ensemble take the same course; they differ in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,14 @@ from ..config import FuseConfig
 from ..evaluation.metrics import auroc, average_precision, macro
 from ..inference import build, probabilities
 from ..methods import short
-from ..models.interface import FusionBatch, FusionModel, FusionOutput, Hyper
+from ..models.interface import FusionModel, FusionOutput
 from ..rows import FusionData
 from .history import best_epoch, ended, learning_rate
 from .state import Journal, TrainerState
 from .step import Meter, diverged
+
+if TYPE_CHECKING:  # imports the compiler, which takes seconds
+    from .compiled import Forward
 
 Figures = dict[str, float | None]
 _UNDECOMPOSED = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -43,7 +46,7 @@ class Course:
 
     state: TrainerState
     journal: Journal
-    compiled: Callable[[FusionBatch, Hyper], FusionOutput] | None = None
+    compiled: Forward | None = None
 
     @classmethod
     def open(

@@ -22,6 +22,7 @@ from ...errors import ConfigError
 from ...progress import Progress, Stop, never, silent
 from ..config import FuseConfig
 from ..identity import Identity, Inputs, differences, identify
+from ..methods import short
 from ..methods.own import source
 from ..rundir import CONFIG, INFO, TRAINER, RunDir
 
@@ -238,6 +239,9 @@ def _train(
             "trunk_norm = 'sync' averages batch norms over processes on GPUs only. On a CPU take "
             "frozen, or a network with group norm such as resnet34_gn."
         )
+    if job.compiled and identity.config.options.candidates():
+        name = short(identity.config.model)
+        raise ConfigError(f"{name} is fitted as a whole and takes no steps: leave out --compile.")
     said = begin(run, identity, data, job.sweep)
     processes.barrier()  # the others read what the first one wrote
     for line in said if run.writes else ():

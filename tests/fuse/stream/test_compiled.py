@@ -1,4 +1,4 @@
-"""Compiled encoders: the same run, the same numbers to rounding."""
+"""Compiled encoders: the same run, the same numbers to rounding, and a plain word without them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._inductor import config as inductor
 
+from cm2.errors import ConfigError
 from cm2.fuse.inference import predict
 from cm2.fuse.rundir import BEST
 from cm2.fuse.training.trainer import fuse
@@ -30,3 +32,15 @@ def test_a_compiled_run_is_the_same_run_to_rounding(
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
     p, q = (predict(run, pixel_cache).column("p").to_numpy() for run in (compiled, plain))
     np.testing.assert_allclose(p, q, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_error_says_what_to_do(
+    pixel_cache: Path, stream: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    torch.compiler.reset()
+    config = stream.options(model="concat")
+    missing = inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with missing, pytest.raises(ConfigError, match="leave out --compile"):
+        fuse(config, pixel_cache, tmp_path / "run", compiled=True)

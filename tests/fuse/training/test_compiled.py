@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,9 @@ from cm2.fuse.config import FuseConfig
 from cm2.fuse.inference import build
 from cm2.fuse.models.interface import FusionBatch, Hyper, ModalitySpec, pattern_ids
 from cm2.fuse.models.layers import LONG
-from cm2.fuse.rundir import BEST
+from cm2.fuse.rundir import BEST, INFO
 from cm2.fuse.training.compiled import compile_forward
 from cm2.fuse.training.trainer import fuse
-
-CacheMaker = Callable[..., Path]
 
 TINY = {"hidden": 8, "fusion_hidden": 8, "copula_dim": 4, "K": 2, "epochs": 3, "lr": 1e-2}
 
@@ -59,6 +56,7 @@ def test_without_a_compiler_the_error_says_what_to_do(
 def test_a_method_without_steps_has_nothing_to_compile(small_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="logistic is fitted as a whole"):
         cm2.fuse(small_cache, out=tmp_path / "run", model="logistic", compiled=True)
+    assert not (tmp_path / "run" / INFO).exists()  # nothing was begun
 
 
 @pytest.mark.slow
